@@ -1,0 +1,137 @@
+"""The one error tree. Every message is one line, says what to do next, and never holds an identity.
+
+MedaiError
+├── SettingsError            a setting is missing or makes no sense
+├── DicomError               one file or one image cannot be used
+│   ├── NotDicom             the bytes are not a DICOM file
+│   ├── TruncatedFile        the file ends before its data does
+│   ├── NoPixels             a DICOM object without an image
+│   ├── UndecodablePixels    the transfer syntax or the bit stream cannot be decoded here
+│   └── UnsupportedImage     decodable, but not something a model may see (localizer, report, ...)
+├── DeidentificationError    an object could not be de-identified: it fails closed and goes nowhere
+├── StudyError               the study as a whole cannot go on (stage and reason)
+│   └── NoUsableImages       nothing in the study can be given to a model
+├── ModelError
+│   ├── ModelNotFound        no such name or version in the catalog
+│   ├── WeightsMissing       the catalog knows the model, its file is not there
+│   └── WeightsRefused       wrong digest, wrong shape, not finite
+├── PacsError
+│   ├── PacsUnreachable      no answer (retry)
+│   ├── PacsUnauthorized     401 or 403 (do not retry before the settings change)
+│   └── PacsNotFound         the study or instance is not there (any more)
+├── StorageError
+│   ├── DatabaseUnreachable  Postgres does not answer (retry)
+│   ├── StorageFull          no space left on the device (retry after making room)
+│   ├── ObjectMissing        an object that the database names is not in the store
+│   └── ObjectCorrupt        an object fails its authentication tag or digest
+└── StackError               the local stack cannot start (port in use, already running, Orthanc missing)
+"""
+
+
+class MedaiError(Exception):
+    """Base of all errors this package raises on purpose. `retryable` says whether trying again can help."""
+
+    retryable = False
+
+    @property
+    def reason(self) -> str:
+        """The message as one line, fit to be shown beside a study."""
+        return " ".join(str(self).split())
+
+
+class SettingsError(MedaiError):
+    pass
+
+
+class DicomError(MedaiError):
+    """`code` is stable and is what tables group by."""
+
+    code = "dicom"
+
+
+class NotDicom(DicomError):
+    code = "not-dicom"
+
+
+class TruncatedFile(DicomError):
+    code = "truncated"
+
+
+class NoPixels(DicomError):
+    code = "no-pixels"
+
+
+class UndecodablePixels(DicomError):
+    code = "undecodable"
+
+
+class UnsupportedImage(DicomError):
+    code = "unsupported"
+
+
+class DeidentificationError(MedaiError):
+    pass
+
+
+class StudyError(MedaiError):
+    pass
+
+
+class NoUsableImages(StudyError):
+    pass
+
+
+class ModelError(MedaiError):
+    pass
+
+
+class ModelNotFound(ModelError):
+    pass
+
+
+class WeightsMissing(ModelError):
+    pass
+
+
+class WeightsRefused(ModelError):
+    pass
+
+
+class PacsError(MedaiError):
+    pass
+
+
+class PacsUnreachable(PacsError):
+    retryable = True
+
+
+class PacsUnauthorized(PacsError):
+    pass
+
+
+class PacsNotFound(PacsError):
+    pass
+
+
+class StorageError(MedaiError):
+    pass
+
+
+class DatabaseUnreachable(StorageError):
+    retryable = True
+
+
+class StorageFull(StorageError):
+    retryable = True
+
+
+class ObjectMissing(StorageError):
+    pass
+
+
+class ObjectCorrupt(StorageError):
+    pass
+
+
+class StackError(MedaiError):
+    pass

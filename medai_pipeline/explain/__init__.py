@@ -1,0 +1,1 @@
+"""Class activation maps, their regions and quality, and the overlay picture. Takes features and arrays, knows no DICOM file."""

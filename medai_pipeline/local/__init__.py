@@ -1,0 +1,1 @@
+"""The stack on one machine: embedded Postgres, Orthanc, code server, daemon, web page; started, watched and stopped together."""

@@ -1,0 +1,1 @@
+"""The only code that imports dagster: assets, checks, sensor, partitions, jobs, resources, IO managers."""

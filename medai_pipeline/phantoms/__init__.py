@@ -1,0 +1,1 @@
+"""Synthetic studies with known findings and planted identities. Nothing here is anyone's data."""

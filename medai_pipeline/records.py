@@ -1,0 +1,315 @@
+"""Frozen records that cross layers. No behaviour beyond small derived values; no I/O; no identity except in `Identity`.
+
+Everything here except `Identity` may be shown to anyone who may see a study key: its UIDs are the new ones,
+made at de-identification, and its reasons are written without identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+
+class Priority(StrEnum):
+    """Urgency on the worklist, most urgent first."""
+
+    CRITICAL = "critical"
+    URGENT = "urgent"
+    ROUTINE = "routine"
+    NORMAL = "normal"
+
+    @property
+    def rank(self) -> int:
+        """0 is the most urgent."""
+        return list(Priority).index(self)
+
+
+class StudyState(StrEnum):
+    """Where a study revision is. `studies.state` holds one of these."""
+
+    RECEIVING = "receiving"  # images still arrive, or the quiet period has not passed
+    READY = "ready"  # quiet, digest known, waits for a run
+    QUEUED = "queued"  # a run was requested
+    RUNNING = "running"  # a run claimed it
+    REPORTED = "reported"
+    FAILED = "failed"  # with stage and reason; retried by policy
+    VANISHED = "vanished"  # deleted in the PACS before it was reported
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one file or image, in one line, without identity. `subject` is a digest prefix or a new UID."""
+
+    code: str
+    reason: str
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Identity:
+    """Who a study is about: the only record that identifies. Lives in the vault; its repr shows nothing.
+
+    `uids` maps each original UID of the study (study, series, instance, frame of reference, ...) to its new UID.
+    """
+
+    study_instance_uid: str
+    patient_id: str = ""
+    patient_name: str = ""
+    birth_date: str = ""
+    sex: str = ""
+    accession_number: str = ""
+    study_id: str = ""
+    study_date: str = ""
+    study_time: str = ""
+    referring_physician: str = ""
+    orthanc_id: str = ""
+    uids: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return "Identity(<hidden>)"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInstance:
+    """One instance as received: where its encrypted bytes lie, and the SHA-256 of the plain bytes."""
+
+    object_key: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What was fetched for one study revision."""
+
+    study_key: str
+    revision: int
+    source_digest: str
+    instances: tuple[SourceInstance, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One de-identified instance: the columns of the instance table. UIDs are the new ones.
+
+    `orientation` is ImageOrientationPatient (6 values), `position_mm` ImagePositionPatient (PS3.3 C.7.6.2.1.1),
+    `spacing_mm` PixelSpacing, else ImagerPixelSpacing, as (row spacing, column spacing).
+    `usable` says whether a model may see it; `reason` why not ("" when usable).
+    """
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    modality: str
+    source_sha256: str
+    body_part: str = ""
+    series_description: str = ""
+    view_position: str = ""
+    laterality: str = ""
+    photometric: str = ""
+    rows: int = 0
+    columns: int = 0
+    frames: int = 0
+    samples_per_pixel: int = 1
+    bits_stored: int = 0
+    instance_number: int = 0
+    spacing_mm: tuple[float, float] | None = None
+    orientation: tuple[float, ...] | None = None
+    position_mm: tuple[float, float, float] | None = None
+    slice_thickness_mm: float | None = None
+    image_type: tuple[str, ...] = ()
+    burned_in_annotation: str = ""
+    patient_identity_removed: str = ""
+    usable: bool = True
+    reason: str = ""
+    object_key: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeidentifiedInstance:
+    """The result of de-identifying one file: the new file's bytes, its table row, and old UID -> new UID."""
+
+    data: bytes
+    instance: Instance
+    uids: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class InputContract:
+    """What a model family expects (part of a model's catalog entry, and recorded with each tensor).
+
+    The tensor is float32, shape (channels, height, width), values in [low, high], larger values brighter
+    (MONOCHROME1 inverted). `scaling` names the intensity rule in `dicom/normalize`: "xray", "ct-lung", "ct-brain", "mr".
+    `fit`: "pad" keeps the aspect ratio and pads with `low`; "stretch" does not.
+    """
+
+    height: int
+    width: int
+    channels: int = 1
+    low: float = 0.0
+    high: float = 1.0
+    scaling: str = "xray"
+    fit: str = "pad"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the source image lies inside the tensor: x_tensor = x_source * scale_x + offset_x (pixels, y alike)."""
+
+    source_rows: int
+    source_columns: int
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
+
+
+@dataclass(frozen=True, slots=True)
+class TensorItem:
+    """Which image a tensor row came from. `frame` counts from 1, as DICOM does."""
+
+    sop_instance_uid: str
+    frame: int
+    placement: Placement
+    spacing_mm: tuple[float, float] | None = None
+    view_position: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StudyTensors:
+    """Normalized images of one study: `pixels` float32 (N, C, H, W) by `contract`; `items[i]` describes row i.
+
+    `model` names the catalog entry chosen by modality and body part ("" when none fits: `no_model_reason` says why).
+    """
+
+    study_key: str
+    revision: int
+    modality: str
+    body_part: str
+    model: str
+    contract: InputContract | None
+    pixels: np.ndarray
+    items: tuple[TensorItem, ...]
+    problems: tuple[Problem, ...] = ()
+    no_model_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Which weights answered. `role`: primary | ensemble | shadow."""
+
+    name: str
+    version: str
+    weights_sha256: str
+    role: str = "primary"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StudyPrediction:
+    """What one model said about one study. K classes, N images; all probabilities in [0, 1].
+
+    `image_probabilities` (N, K); `probabilities`, `uncertainty` (standard deviation, 0..0.5), `thresholds` (K,).
+    `key_images[k]`: row indices of the images that show class k best, best first.
+    `features` float32 (M, D, h, w) are the last feature maps of the rows in `feature_rows`, from the same forward pass;
+    `head` (K, D) the linear head's weights: what a class activation map needs when the head is pooled and linear.
+    `head` is empty (0, 0) for other heads.
+    """
+
+    study_key: str
+    revision: int
+    model: ModelRef
+    labels: tuple[str, ...]
+    multi_label: bool
+    items: tuple[TensorItem, ...]
+    image_probabilities: np.ndarray
+    probabilities: np.ndarray
+    uncertainty: np.ndarray
+    thresholds: np.ndarray
+    key_images: tuple[tuple[int, ...], ...]
+    features: np.ndarray
+    feature_rows: tuple[int, ...]
+    head: np.ndarray
+    demo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A connected region of a heatmap. `box`: (x0, y0, x1, y1) in pixels of the original image, x1 and y1 exclusive."""
+
+    box: tuple[int, int, int, int]
+    score: float
+    area_mm2: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heatmap:
+    """One class activation map on one image: `values` float32 (h, w) in [0, 1] over the tensor's field of view.
+
+    `reliable` is false when a quality check failed: it is then kept, but never drawn as evidence.
+    """
+
+    label: str
+    method: str
+    item: TensorItem
+    values: np.ndarray
+    regions: tuple[Region, ...]
+    quality: Mapping[str, float]
+    reliable: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StudyHeatmaps:
+    study_key: str
+    revision: int
+    heatmaps: tuple[Heatmap, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QualityResult:
+    """One quality check. `blocking` ones stop the study when they fail."""
+
+    name: str
+    passed: bool
+    blocking: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    label: str
+    code: str  # "scheme:value", from triage/findings
+    probability: float
+    uncertainty: float
+    threshold: float
+    present: bool
+    images: tuple[str, ...] = ()  # new SOP Instance UIDs, best first
+    regions: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Triage:
+    priority: Priority
+    reasons: tuple[str, ...]
+    review_required: bool
+    rules_version: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Report:
+    """`content` is report.json (results/report_schema.json); `html` the same for a person; `overlays` file name -> PNG bytes."""
+
+    study_key: str
+    revision: int
+    content: Mapping[str, Any]
+    html: str
+    overlays: Mapping[str, bytes]

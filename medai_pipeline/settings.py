@@ -1,0 +1,169 @@
+"""The only reader of the environment. Every setting, its default and its meaning stand in `SETTINGS`.
+
+`.env.example` lists the same table; a test holds the two equal. Values from a `.env` file in the working
+directory are read first; the environment wins.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medai_pipeline.errors import SettingsError
+
+
+def _flag(text: str) -> bool:
+    lowered = text.strip().lower()
+    if lowered in {"1", "true", "yes", "on"}:
+        return True
+    if lowered in {"0", "false", "no", "off", ""}:
+        return False
+    raise ValueError("expected true or false")
+
+
+def _optional(text: str) -> str | None:
+    return text or None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table: the variable, its default as text, how it is read, and what it means."""
+
+    variable: str
+    default: str
+    read: Callable[[str], Any]
+    meaning: str
+
+    @property
+    def attribute(self) -> str:
+        return self.variable.removeprefix("MEDAI_").lower()
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "DATABASE_URL", "", _optional, "Postgres for our tables and Dagster's; empty: an embedded one in MEDAI_HOME"
+    ),
+    Setting("DICOM_STORAGE_PATH", "", _optional, "encrypted objects; empty: MEDAI_HOME/objects"),
+    Setting("ORTHANC_URL", "", _optional, "the PACS; empty: an Orthanc binary is started on loopback"),
+    Setting("ORTHANC_USERNAME", "medai", str, "user at the PACS"),
+    Setting("ORTHANC_PASSWORD", "", _optional, "password at the PACS; empty: made at random for the local Orthanc"),
+    Setting("MODEL_PATH", "", _optional, "weights that the site supplies; empty: MEDAI_HOME/models"),
+    Setting("GPU_ENABLED", "true", _flag, "use CUDA when there is one; without one the CPU serves"),
+    Setting(
+        "GRADCAM_COLORMAP", "inferno", str, "OpenCV colormap of overlays (colour-blind safe by default; jet is known)"
+    ),
+    Setting("GRADCAM_ALPHA", "0.45", float, "greatest opacity of overlays, 0 to 1"),
+    Setting("MEDAI_HOME", ".medai", str, "everything the local stack writes"),
+    Setting(
+        "MEDAI_KEY_FILE",
+        "",
+        _optional,
+        "the site's secret key, mode 0600; empty: MEDAI_HOME/keys/site.key, made at first start",
+    ),
+    Setting("MEDAI_KEY", "", _optional, "the site's secret key itself (base64, 32 bytes); wins over the file"),
+    Setting("MEDAI_STABLE_SECONDS", "10", float, "a study is ready when no image arrived for so long"),
+    Setting("MEDAI_SENSOR_SECONDS", "2", int, "pause between two looks at the PACS change feed"),
+    Setting("MEDAI_RECONCILE_SECONDS", "60", float, "pause between two full sweeps over the PACS"),
+    Setting("MEDAI_STUDIES_PER_RUN", "32", int, "at most so many studies in one Dagster run"),
+    Setting("MEDAI_MAX_ATTEMPTS", "5", int, "automatic attempts for a failed study before it waits for a person"),
+    Setting("MEDAI_RETRY_SECONDS", "30", float, "wait before the first retry of a failed study; doubles each time"),
+    Setting("MEDAI_FETCH_CONCURRENCY", "4", int, "instances fetched from the PACS at once"),
+    Setting("MEDAI_WEB_PORT", "3000", int, "port of the Dagster web page, on 127.0.0.1"),
+    Setting("MEDAI_CODE_PORT", "3001", int, "port of the Dagster code server, on 127.0.0.1"),
+    Setting("MEDAI_ORTHANC_PORT", "8042", int, "HTTP port of the local Orthanc, on 127.0.0.1"),
+    Setting("MEDAI_DICOM_PORT", "4242", int, "DICOM port of the local Orthanc, on 127.0.0.1"),
+    Setting("MEDAI_BROKER_URL", "", _optional, "Celery broker of the warm workers; empty: the Postgres above"),
+    Setting("MEDAI_LOG_LEVEL", "INFO", str, "DEBUG, INFO, WARNING or ERROR"),
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Settings:
+    """The settings as values. Secrets are never shown: `repr` names no value."""
+
+    database_url: str | None
+    dicom_storage_path: str | None
+    orthanc_url: str | None
+    orthanc_username: str
+    orthanc_password: str | None
+    model_path: str | None
+    gpu_enabled: bool
+    gradcam_colormap: str
+    gradcam_alpha: float
+    home: str
+    key_file: str | None
+    key: str | None
+    stable_seconds: float
+    sensor_seconds: int
+    reconcile_seconds: float
+    studies_per_run: int
+    max_attempts: int
+    retry_seconds: float
+    fetch_concurrency: int
+    web_port: int
+    code_port: int
+    orthanc_port: int
+    dicom_port: int
+    broker_url: str | None
+    log_level: str
+
+    def __repr__(self) -> str:
+        return "Settings(<hidden>)"
+
+    @property
+    def home_path(self) -> Path:
+        return Path(self.home).expanduser().resolve()
+
+    @property
+    def objects_path(self) -> Path:
+        return Path(self.dicom_storage_path).resolve() if self.dicom_storage_path else self.home_path / "objects"
+
+    @property
+    def models_path(self) -> Path:
+        return Path(self.model_path).resolve() if self.model_path else self.home_path / "models"
+
+    @property
+    def key_path(self) -> Path:
+        return Path(self.key_file).resolve() if self.key_file else self.home_path / "keys" / "site.key"
+
+
+def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Settings from the environment (default: the process's, over `.env`); `overrides` by attribute win over all.
+
+    Raises SettingsError that names the variable and what it expects.
+    """
+    if environment is None:
+        environment = {**_dotenv(Path(".env")), **os.environ}
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        text = environment.get(setting.variable, setting.default) or setting.default
+        try:
+            values[setting.attribute] = setting.read(text)
+        except ValueError as error:
+            raise SettingsError(f"{setting.variable} cannot be read ({error}): {setting.meaning}") from error
+    unknown = sorted(set(overrides) - set(values))
+    if unknown:
+        raise SettingsError(f"no such setting: {', '.join(unknown)}")
+    values.update(overrides)
+    settings = Settings(**values)
+    _validate(settings)
+    return settings
+
+
+def _validate(settings: Settings) -> None:
+    if not 0 <= settings.gradcam_alpha <= 1:
+        raise SettingsError("GRADCAM_ALPHA must lie between 0 and 1")
+    for attribute in ("studies_per_run", "fetch_concurrency", "max_attempts", "sensor_seconds"):
+        if getattr(settings, attribute) < 1:
+            raise SettingsError(f"MEDAI_{attribute.upper()} must be at least 1")
+
+
+def _dotenv(path: Path) -> dict[str, str]:
+    """KEY=VALUE lines of a .env file; blank lines and # comments are passed over."""
+    if not path.is_file():
+        return {}
+    pairs = (line.partition("=") for line in path.read_text().splitlines() if "=" in line and not line.startswith("#"))
+    return {key.strip(): value.strip().strip("'\"") for key, _, value in pairs}
