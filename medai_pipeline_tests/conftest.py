@@ -1,0 +1,26 @@
+"""Fixtures that many files need. A missing service or data set fails in CI and is a named skip elsewhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def missing(what: str) -> None:
+    """Fail in CI, skip by name elsewhere: a green run in CI has run everything."""
+    if os.environ.get("CI", "").lower() in {"1", "true"}:
+        pytest.fail(f"missing in CI: {what}")
+    pytest.skip(f"missing here: {what}")
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real test files (MEDAI_TEST_DATA, default ../shared/data beside the repository)."""
+    path = Path(os.environ.get("MEDAI_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        missing(f"test data at {path} (set MEDAI_TEST_DATA)")
+    return path
