@@ -144,6 +144,18 @@ class DeidentifiedInstance:
 
 
 @dataclass(frozen=True, slots=True)
+class DeidentifiedStudy:
+    """The de-identified instances of one study revision; their files lie in the object store under `object_key`."""
+
+    study_key: str
+    revision: int
+    source_digest: str
+    profile: str
+    instances: tuple[Instance, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class InputContract:
     """What a model family expects (part of a model's catalog entry, and recorded with each tensor).
 
@@ -201,6 +213,7 @@ class StudyTensors:
     items: tuple[TensorItem, ...]
     problems: tuple[Problem, ...] = ()
     no_model_reason: str = ""
+    body_part_assumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,9 +282,12 @@ class Heatmap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StudyHeatmaps:
+    """`overlays`: PNG bytes by file name, one for each heatmap that may be shown, in the order of `heatmaps`."""
+
     study_key: str
     revision: int
     heatmaps: tuple[Heatmap, ...]
+    overlays: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
