@@ -1,0 +1,149 @@
+"""From modality values to the tensor a model expects: fit, intensity rule, inversion, range.
+
+Here belongs what depends on the InputContract alone. Decoding and the Modality LUT are in `pixels`.
+The order is resize first, window after: fewer values to map, and the window then acts on what the model sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+
+from medai_pipeline.errors import UnsupportedImage
+from medai_pipeline.records import InputContract, Placement
+
+Bounds: TypeAlias = tuple[float, float]
+Rule: TypeAlias = Callable[[np.ndarray, "Bounds | None"], Bounds]
+
+_LARGEST = 1e30  # beyond this, float32 differences overflow; only floating point images with rubbish reach it
+_MR_BACKGROUND = 0.05  # air in a magnitude image stays below this share of the bright tissue
+
+
+def window_bounds(centre: float, width: float) -> Bounds:
+    """The values that a VOI window maps to the lowest and highest output (PS3.3 C.11.2.1.2.1, LINEAR)."""
+    return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+
+
+def _percentiles(values: np.ndarray, lower: float, upper: float) -> Bounds:
+    low, high = np.percentile(values, (lower, upper))
+    return float(low), float(high)
+
+
+def _xray(values: np.ndarray, window: Bounds | None) -> Bounds:
+    """The image's own VOI window where it has a usable one (width at least 1), else robust percentiles."""
+    if window is not None and np.isfinite(window).all() and window[1] >= 1:
+        return window_bounds(*window)
+    return _percentiles(values, 0.5, 99.5)
+
+
+def _hounsfield(lower: float, upper: float) -> Rule:
+    return lambda values, window: (lower, upper)
+
+
+def _mr(values: np.ndarray, window: Bounds | None) -> Bounds:
+    """Percentiles of the foreground: MR has no absolute scale, and the share of air differs from image to image."""
+    darkest, bright = float(values.min()), float(np.percentile(values, 99.5))
+    foreground = values[values > darkest + _MR_BACKGROUND * (bright - darkest)]
+    return _percentiles(foreground if foreground.size else values, 1, 99.5)
+
+
+RULES: Mapping[str, Rule] = {
+    "xray": _xray,
+    "ct-lung": _hounsfield(-1350, 150),
+    "ct-chest": _hounsfield(-1200, 400),
+    "ct-brain": _hounsfield(0, 80),
+    "mr": _mr,
+}
+
+
+def normalize(
+    values: np.ndarray,
+    contract: InputContract,
+    *,
+    invert: bool = False,
+    window: tuple[float, float] | None = None,
+) -> tuple[np.ndarray, Placement]:
+    """Modality values (R, C) float32 as tensor (channels, height, width) float32 in [contract.low, contract.high].
+
+    `invert` is for MONOCHROME1 (PS3.3 C.7.6.3.1.2): larger results are always brighter. `window` is the VOI
+    (centre, width), which only "xray" heeds. A constant image becomes `low` everywhere. Channels are copies.
+    The placement maps pixel edges: column x of the source covers [x, x + 1).
+
+    Raises UnsupportedImage when the image is empty or the contract names no known rule.
+    """
+    if values.ndim != 2 or not values.size:
+        raise UnsupportedImage("an image without rows and columns cannot be normalized; leave it out")
+    if contract.scaling not in RULES:
+        raise UnsupportedImage(f"unknown intensity rule in the input contract; use one of {', '.join(sorted(RULES))}")
+    values, constant = _finite(np.asarray(values, dtype=np.float32))
+    placement = place(values.shape[0], values.shape[1], contract)
+    plane = np.full((contract.height, contract.width), contract.low, dtype=np.float32)
+    if not constant:
+        resized = _resize(values, placement)
+        _map(resized, RULES[contract.scaling](resized, window), contract, invert)
+        top, left = int(placement.offset_y), int(placement.offset_x)
+        plane[top : top + resized.shape[0], left : left + resized.shape[1]] = resized
+    return np.repeat(plane[None], contract.channels, axis=0), placement
+
+
+def place(rows: int, columns: int, contract: InputContract) -> Placement:
+    """Where an image of that size lies in the tensor: centred with its aspect ratio kept ("pad"), or stretched.
+
+    Raises UnsupportedImage when `contract.fit` is neither.
+    """
+    if contract.fit == "stretch":
+        height, width = contract.height, contract.width
+    elif contract.fit == "pad":
+        scale = min(contract.height / rows, contract.width / columns)
+        height = min(contract.height, max(1, round(rows * scale)))
+        width = min(contract.width, max(1, round(columns * scale)))
+    else:
+        raise UnsupportedImage("unknown fit in the input contract; use pad or stretch")
+    return Placement(
+        source_rows=rows,
+        source_columns=columns,
+        scale_x=width / columns,
+        scale_y=height / rows,
+        offset_x=float((contract.width - width) // 2),
+        offset_y=float((contract.height - height) // 2),
+    )
+
+
+def _finite(values: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The values without NaN and infinities (as the smallest), and whether they are constant."""
+    smallest, largest = values.min(), values.max()
+    if not (smallest > -_LARGEST and largest < _LARGEST):
+        good = values[np.abs(values) < _LARGEST]  # NaN compares false
+        fill = good.min() if good.size else np.float32(0)
+        values = np.where(np.abs(values) < _LARGEST, values, fill)
+        smallest, largest = values.min(), values.max()
+    return values, bool(smallest == largest)
+
+
+def _resize(values: np.ndarray, placement: Placement) -> np.ndarray:
+    """A resized copy: area averaging when shrinking (no aliasing), else bilinear."""
+    height = round(placement.source_rows * placement.scale_y)
+    width = round(placement.source_columns * placement.scale_x)
+    if (height, width) == values.shape:
+        return values.copy()
+    shrinks = height < placement.source_rows or width < placement.source_columns
+    return cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _map(values: np.ndarray, bounds: Bounds, contract: InputContract, invert: bool) -> None:
+    """Bounds to [low, high], in place and clipped; bounds that coincide make a step, as a window of width 1 does."""
+    lower, upper = np.float32(bounds[0]), np.float32(bounds[1])
+    if upper > lower:
+        np.clip(values, lower, upper, out=values)
+        values -= lower
+        values /= upper - lower
+    else:
+        np.greater(values, lower, out=values, casting="unsafe")
+    if invert:
+        np.subtract(np.float32(1), values, out=values)
+    values *= np.float32(contract.high - contract.low)
+    values += np.float32(contract.low)
+    np.clip(values, contract.low, contract.high, out=values)
