@@ -1,0 +1,131 @@
+"""The picture of a heatmap on its image: what a reader sees. Nothing is computed about the finding here.
+
+The image is drawn as it is displayed, never mirrored or turned, with the aspect ratio of its pixel spacing. Words and the
+legend stand in bands above and below, so that they hide no anatomy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from medai_pipeline.errors import SettingsError
+from medai_pipeline.explain.geometry import heat_on_image
+from medai_pipeline.records import Placement, Region
+
+DISCLAIMER = "Research use only"
+NOT_SHOWN = "No reliable heatmap"
+_SMALLEST, _BAND = 384, 30
+_CLEAR = 0.15  # heat below this leaves the image untouched
+_BACKGROUND, _INK, _FAINT, _BOX = (24, 20, 18), (240, 240, 240), (170, 165, 160), (255, 255, 255)
+
+
+def overlay(
+    display: np.ndarray,
+    values: np.ndarray,
+    placement: Placement,
+    tensor_size: tuple[int, int],
+    *,
+    colormap: str = "inferno",
+    alpha: float = 0.45,
+    title: str = "",
+    regions: Sequence[Region] = (),
+    spacing_mm: tuple[float, float] | None = None,
+    reliable: bool = True,
+    long_side: int = 768,
+) -> bytes:
+    """A PNG of the displayed image, uint8 (R, C), larger is brighter, with heat (h, w) in [0, 1] over it.
+
+    Opacity grows with the heat up to `alpha`, so that cold places stay as they are. `regions` are boxes in pixels of the
+    original image. When the map is not `reliable` the image is drawn alone and the band says so. The drawn image's longer
+    side has 384 to `long_side` pixels; the two bands of 30 pixels come on top.
+
+    Raises SettingsError when OpenCV knows no such colormap.
+    """
+    table = color_table(colormap)
+    size = _drawn_size(display.shape[:2], spacing_mm, long_side)
+    picture = cv2.cvtColor(_resized(display, size), cv2.COLOR_GRAY2BGR)
+    if reliable:
+        picture = _blend(picture, heat_on_image(values, placement, tensor_size, size), table, alpha)
+        for region in regions:
+            _draw_box(picture, region, placement)
+    picture = _with_bands(picture, title, table if reliable else None)
+    done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 4])
+    if not done:
+        raise SettingsError("the overlay could not be written as PNG; reinstall opencv-python-headless")
+    return data.tobytes()
+
+
+def color_table(name: str) -> np.ndarray:
+    """The 256 colours (BGR, uint8) of a colormap by its OpenCV name, in any case.
+
+    Raises SettingsError that lists the known names.
+    """
+    prefix = "COLORMAP_"
+    known = {key.removeprefix(prefix).lower(): getattr(cv2, key) for key in dir(cv2) if key.startswith(prefix)}
+    if name.lower() not in known:
+        raise SettingsError(f"GRADCAM_COLORMAP {name} is not known; use one of {', '.join(sorted(known))}")
+    return cv2.applyColorMap(np.arange(256, dtype=np.uint8), known[name.lower()]).reshape(256, 3)
+
+
+def _drawn_size(shape: tuple[int, ...], spacing_mm: tuple[float, float] | None, long_side: int) -> tuple[int, int]:
+    """(rows, columns) with the aspect ratio of the patient, its longer side between the least and `long_side`."""
+    down, across = spacing_mm if spacing_mm and min(spacing_mm) > 0 else (1.0, 1.0)
+    height, width = shape[0] * down / min(down, across), shape[1] * across / min(down, across)
+    longest = max(height, width)
+    factor = min(max(longest, _SMALLEST), long_side) / longest
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _resized(display: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    shrinks = size[0] < display.shape[0]
+    return cv2.resize(display, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _blend(picture: np.ndarray, heat: np.ndarray, table: np.ndarray, alpha: float) -> np.ndarray:
+    colors = table[np.clip(heat * 255, 0, 255).astype(np.uint8)]
+    opacity = (alpha * np.clip((heat - _CLEAR) / (1 - _CLEAR), 0, 1))[..., None].astype(np.float32)
+    return np.rint(picture + (colors.astype(np.float32) - picture) * opacity).astype(np.uint8)
+
+
+def _draw_box(picture: np.ndarray, region: Region, placement: Placement) -> None:
+    """A thin light box with a dark rim, so that it is seen on bright and on dark anatomy."""
+    across, down = picture.shape[1] / placement.source_columns, picture.shape[0] / placement.source_rows
+    x0, y0, x1, y1 = region.box
+    start = (round(x0 * across), round(y0 * down))
+    end = (min(picture.shape[1] - 1, round(x1 * across) - 1), min(picture.shape[0] - 1, round(y1 * down) - 1))
+    cv2.rectangle(picture, start, end, _BACKGROUND, 3)
+    cv2.rectangle(picture, start, end, _BOX, 1)
+
+
+def _with_bands(picture: np.ndarray, title: str, table: np.ndarray | None) -> np.ndarray:
+    """The picture between a band with the title and one with the legend (or the lack of a map) and the disclaimer."""
+    width = max(picture.shape[1], _SMALLEST)
+    left = (width - picture.shape[1]) // 2
+    sides = (left, width - picture.shape[1] - left)
+    framed = cv2.copyMakeBorder(picture, _BAND, _BAND, *sides, cv2.BORDER_CONSTANT, value=_BACKGROUND)
+    _write(framed, title, (10, 20), _INK, 15)
+    base = framed.shape[0] - 10
+    _write(framed, DISCLAIMER, (width - 10 - _width(DISCLAIMER, 13), base), _FAINT, 13)
+    if table is None:
+        _write(framed, NOT_SHOWN, (10, base), _INK, 13)
+    else:
+        _draw_legend(framed, table, base)
+    return framed
+
+
+def _draw_legend(framed: np.ndarray, table: np.ndarray, base: int) -> None:
+    _write(framed, "less", (10, base), _FAINT, 13)
+    bar = cv2.resize(table[None], (110, 10), interpolation=cv2.INTER_LINEAR)
+    framed[base - 9 : base + 1, 44:154] = bar
+    _write(framed, "more evidence", (162, base), _FAINT, 13)
+
+
+def _width(text: str, size: int) -> int:
+    return int(cv2.getTextSize((0, 0), text, (0, 0), cv2.FontFace("sans"), size)[2])
+
+
+def _write(picture: np.ndarray, text: str, at: tuple[int, int], color: tuple[int, int, int], size: int) -> None:
+    cv2.putText(picture, text, at, color, cv2.FontFace("sans"), size)
