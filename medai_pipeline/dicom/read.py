@@ -1,0 +1,162 @@
+"""Reading DICOM files: tolerant of how they are written, strict about whether they are whole.
+
+Here: one file as a pydicom data set, who it is about, and which files of a folder make which study. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
+
+from medai_pipeline.dicom.attributes import Attributes
+from medai_pipeline.dicom.elements import PIXEL_DATA, Part10, looks_like_dataset, read_part10
+from medai_pipeline.errors import DicomError, MedaiError, NotDicom, TruncatedFile
+from medai_pipeline.records import Identity, Problem
+
+_STUDY_INSTANCE_UID = 0x0020000D
+_NOT_CANDIDATES = frozenset({"DICOMDIR", "LOCKFILE", "VERSION"})
+_PYTHON_TROUBLE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+_PYDICOM_TROUBLE = (*_PYTHON_TROUBLE, struct.error, InvalidDicomError)
+
+
+def parse(data: bytes, *, pixels: bool = True) -> Dataset:
+    """One file as a data set, checked to be whole. Without `pixels` reading stops before the pixel data.
+
+    A missing preamble or file meta information is tolerated and filled in.
+    Raises NotDicom, TruncatedFile; their messages hold nothing of the file.
+    """
+    part = check_whole(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom quotes values in its warnings
+            dataset = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=not pixels)
+            _fill_meta(dataset, part)
+        return dataset
+    except _PYDICOM_TROUBLE:
+        pass
+    raise NotDicom("the file begins as DICOM but its elements cannot be read; send it again")
+
+
+def check_whole(data: bytes) -> Part10:
+    """The file taken apart. Raises NotDicom, TruncatedFile (also when native pixel data is too short, PS3.5 8.1.1)."""
+    part = read_part10(data)
+    missing = _missing_pixel_bytes(part)
+    if missing > 0:
+        raise TruncatedFile(
+            f"the pixel data is {missing} bytes too short for its rows, columns and frames; send it again"
+        )
+    return part
+
+
+def _missing_pixel_bytes(part: Part10) -> int:
+    attributes = Attributes(part.elements)
+    element = attributes.elements.get(PIXEL_DATA)
+    if element is None or element.undefined:
+        return 0
+    samples = max(1, attributes.short(0x00280002))
+    frames = max(1, attributes.integer(0x00280008))
+    values = attributes.short(0x00280010) * attributes.short(0x00280011) * samples * frames
+    if attributes.text(0x00280004) == "YBR_FULL_422":
+        values = values * 2 // 3
+    return (values * attributes.short(0x00280100) + 7) // 8 - len(element.value)
+
+
+def _fill_meta(dataset: Dataset, part: Part10) -> None:
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = FileMetaDataset()
+    if not dataset.file_meta.get("TransferSyntaxUID"):
+        dataset.file_meta.TransferSyntaxUID = UID(part.transfer_syntax)
+
+
+def identity_of(dataset: Dataset) -> Identity:
+    """Who a data set is about, as the file says it; `uids` and `orthanc_id` are left to the caller."""
+
+    def text(keyword: str) -> str:
+        value = dataset.get(keyword)
+        return "" if value is None else str(value)
+
+    return Identity(
+        study_instance_uid=text("StudyInstanceUID"),
+        patient_id=text("PatientID"),
+        patient_name=text("PatientName"),
+        birth_date=text("PatientBirthDate"),
+        sex=text("PatientSex"),
+        accession_number=text("AccessionNumber"),
+        study_id=text("StudyID"),
+        study_date=text("StudyDate"),
+        study_time=text("StudyTime"),
+        referring_physician=text("ReferringPhysicianName"),
+    )
+
+
+def is_dicom_candidate(path: Path) -> bool:
+    """A cheap look at a file's first bytes: whether `parse` may succeed. Raises OSError when it cannot be opened."""
+    with path.open("rb") as file:
+        head = file.read(132)
+    return head[128:] == b"DICM" or looks_like_dataset(memoryview(head))
+
+
+def find_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """Files under `paths`, each folder in order of names; hidden files and DICOMDIR are passed over, links not followed.
+
+    A path that is named itself is always given, whatever it is.
+    """
+    for path in map(Path, paths):
+        if not path.is_dir():
+            yield path
+            continue
+        for folder, folders, names in os.walk(path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            wanted = (
+                name for name in sorted(names) if not name.startswith(".") and name.upper() not in _NOT_CANDIDATES
+            )
+            yield from (file for name in wanted if (file := Path(folder, name)).is_file())
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StudyFiles:
+    """The files of one study, in the order found. Its UID identifies: it is not for showing."""
+
+    study_instance_uid: str
+    paths: tuple[Path, ...]
+
+
+def group_by_study(paths: Iterable[str | Path]) -> tuple[list[StudyFiles], list[Problem]]:
+    """Which files make which study, in the order the studies are found, and what cannot be used.
+
+    One file is in memory at a time. A problem's subject is the file's digest prefix, never its name.
+    """
+    studies: dict[str, list[Path]] = {}
+    problems: list[Problem] = []
+    for path in find_files(paths):
+        data = b""
+        try:
+            data = path.read_bytes()
+            studies.setdefault(_study_of(data), []).append(path)
+        except DicomError as error:
+            problems.append(_problem(error.code, error, data))
+        except OSError as error:
+            problems.append(Problem("unreadable", f"a file cannot be opened ({error.strerror}); check its permissions"))
+    return [StudyFiles(uid, tuple(files)) for uid, files in studies.items()], problems
+
+
+def _study_of(data: bytes) -> str:
+    uid = Attributes(check_whole(data).elements).text(_STUDY_INSTANCE_UID)
+    if not uid:
+        raise NotDicom("a DICOM object without a Study Instance UID belongs to no study; leave it out")
+    return uid
+
+
+def _problem(code: str, error: MedaiError, data: bytes) -> Problem:
+    return Problem(code, error.reason, hashlib.sha256(data).hexdigest()[:12])

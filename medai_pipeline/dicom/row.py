@@ -1,0 +1,96 @@
+"""One line of the instance table from a data set that is about to be de-identified.
+
+Everything here is measured or from a fixed vocabulary: no text of the source, no original UID.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from medai_pipeline.dicom.attributes import Attributes
+from medai_pipeline.dicom.bodypart import body_part
+from medai_pipeline.records import Instance
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_TERM = re.compile(r"[A-Z0-9_]{1,8}")
+_IMAGE_TYPES = _words("""
+    ORIGINAL DERIVED PRIMARY SECONDARY AXIAL LOCALIZER SCOUT OTHER MPR REFORMATTED PROJECTION IMAGE MIXED VOLUME
+    M P R I MAGNITUDE PHASE REAL NONE NORM DIS2D DIS3D FFE SE ADC DIFFUSION PERFUSION RESAMPLED SUBTRACTION MIP
+    SCREEN CAPTURE
+""")
+_PHOTOMETRIC = _words("MONOCHROME1 MONOCHROME2 RGB YBR_FULL YBR_FULL_422 YBR_PARTIAL_420 YBR_ICT YBR_RCT XYB") | {
+    "PALETTE COLOR"
+}
+_VIEWS = _words("AP PA LL RL LAT LLD LLO RLD RLO CC MLO ML LM LATERAL")
+_SHARED, _PER_FRAME = 0x52009229, 0x52009230
+
+
+def instance_row(
+    attributes: Attributes, new_uid: Callable[[str, int], str], transfer_syntax: str, sha256: str
+) -> Instance:
+    """The columns of one instance; UIDs through `new_uid(uid, tag)`."""
+    pixels = 0x00280010 in attributes
+    return Instance(
+        sop_instance_uid=new_uid(attributes.text(0x00080018), 0x00080018),
+        series_instance_uid=new_uid(attributes.text(0x0020000E), 0x0020000E),
+        study_instance_uid=new_uid(attributes.text(0x0020000D), 0x0020000D),
+        sop_class_uid=new_uid(attributes.text(0x00080016), 0x00080016),
+        transfer_syntax_uid=transfer_syntax,
+        modality=_term(attributes.text(0x00080060)),
+        source_sha256=sha256,
+        body_part=body_part(attributes),
+        view_position=_among(attributes.text(0x00185101), _VIEWS),
+        laterality=_among(attributes.text(0x00200062) or attributes.text(0x00200060), frozenset("LRBU")),
+        photometric=_among(attributes.text(0x00280004), _PHOTOMETRIC),
+        rows=attributes.short(0x00280010),
+        columns=attributes.short(0x00280011),
+        frames=max(1, attributes.integer(0x00280008)) if pixels else 0,
+        samples_per_pixel=attributes.short(0x00280002) or 1,
+        bits_stored=attributes.short(0x00280101),
+        instance_number=attributes.integer(0x00200013),
+        spacing_mm=_spacing(attributes),
+        orientation=_numbers(attributes, 0x00200037, 6, 0x00209116),
+        position_mm=_numbers(attributes, 0x00200032, 3, 0x00209113),  # type: ignore[arg-type]
+        slice_thickness_mm=_thickness(attributes),
+        image_type=tuple(value for value in attributes.texts(0x00080008) if value in _IMAGE_TYPES),
+        burned_in_annotation=_among(attributes.text(0x00280301), frozenset({"YES", "NO"})),
+        patient_identity_removed="YES",
+    )
+
+
+def _term(text: str) -> str:
+    return text if _TERM.fullmatch(text) else ""
+
+
+def _among(text: str, known: frozenset[str]) -> str:
+    return text if text in known else ""
+
+
+def _spacing(attributes: Attributes) -> tuple[float, float] | None:
+    """Pixel Spacing, else Imager Pixel Spacing (at the detector, PS3.3 10.7.1.3); only what is positive."""
+    measures = _functional_group(attributes, 0x00289110)
+    for values in (attributes.numbers(0x00280030), measures.numbers(0x00280030), attributes.numbers(0x00181164)):
+        if len(values) == 2 and min(values) > 0:
+            return values[0], values[1]
+    return None
+
+
+def _thickness(attributes: Attributes) -> float | None:
+    values = attributes.numbers(0x00180050) or _functional_group(attributes, 0x00289110).numbers(0x00180050)
+    return values[0] if len(values) == 1 and values[0] > 0 else None
+
+
+def _numbers(attributes: Attributes, tag: int, count: int, group: int) -> tuple[float, ...] | None:
+    values = attributes.numbers(tag) or _functional_group(attributes, group).numbers(tag)
+    return values if len(values) == count else None
+
+
+def _functional_group(attributes: Attributes, tag: int) -> Attributes:
+    """A functional group of an enhanced object (PS3.3 C.7.6.16): shared, else of the first frame."""
+    shared = attributes.first(_SHARED, tag)
+    return shared if shared.elements else attributes.first(_PER_FRAME, tag)
