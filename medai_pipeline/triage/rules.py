@@ -1,0 +1,190 @@
+"""From probabilities to a place on the worklist: priority, reasons, and whether a person must look in any case.
+
+The rules are the table `rules.toml`; here is only how a table is read, checked and applied.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from string import Formatter
+from typing import Any
+
+from medai_pipeline.errors import SettingsError
+from medai_pipeline.records import Priority
+from medai_pipeline.triage.findings import lookup
+
+OTHER = "*"
+REVIEW_TEXTS: Mapping[str, frozenset[str]] = {
+    "near_threshold": frozenset({"finding", "probability", "threshold", "uncertainty"}),
+    "high_uncertainty": frozenset({"finding", "probability", "threshold", "uncertainty"}),
+    "failed_check": frozenset({"check"}),
+    "unreliable_map": frozenset({"finding", "reason"}),
+    "no_map": frozenset({"finding"}),
+    "unreadable": frozenset({"count"}),
+    "no_model": frozenset({"reason"}),
+    "assumed_body_part": frozenset(),
+    "undecided": frozenset(),
+}
+_FINDING_FIELDS = frozenset({"finding", "probability", "threshold", "uncertainty"})
+
+
+@dataclass(frozen=True, slots=True)
+class FindingRule:
+    """A present finding whose margin (0 at the threshold, 1 at probability 1) is at least `min_margin`."""
+
+    finding: str
+    min_margin: float
+    priority: Priority
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    findings: frozenset[str]
+    priority: Priority
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One version of the table. `review_texts` and `texts` are formats of the reasons."""
+
+    version: str
+    findings: tuple[FindingRule, ...]
+    combinations: tuple[Combination, ...]
+    near_threshold: float
+    high_uncertainty: float
+    unreadable_codes: frozenset[str]
+    review_texts: Mapping[str, str]
+    texts: Mapping[str, str]
+
+    def of(self, label: str) -> tuple[FindingRule, ...]:
+        """The rules of a finding, else those of "*"."""
+        name = lookup(label).label
+        own = tuple(rule for rule in self.findings if rule.finding == name)
+        return own or tuple(rule for rule in self.findings if rule.finding == OTHER)
+
+
+@cache
+def default_rules() -> Rules:
+    """The table of the package."""
+    return read_rules((files("medai_pipeline.triage") / "rules.toml").read_text(encoding="utf-8"))
+
+
+def read_rules(text: str) -> Rules:
+    """Rules from TOML. Raises SettingsError that names the row that makes no sense, and why."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the triage rules are not valid TOML: {error}") from error
+    severity = _severities(_section(table, "severity"))
+    review, texts = _section(table, "review"), _section(table, "texts")
+    rules = Rules(
+        version=_text(table, "version", "the table"),
+        findings=tuple(_finding(row, number, severity) for number, row in enumerate(_rows(table, "finding"), 1)),
+        combinations=tuple(
+            _combination(row, number, severity) for number, row in enumerate(_rows(table, "combination"), 1)
+        ),
+        near_threshold=_number(review, "near_threshold", "[review]", 0.5),
+        high_uncertainty=_number(review, "high_uncertainty", "[review]", 0.5),
+        unreadable_codes=frozenset(_strings(review, "unreadable_codes", "[review]")),
+        review_texts={
+            key: _format(_section(review, "texts"), key, "[review.texts]", known) for key, known in REVIEW_TEXTS.items()
+        },
+        texts={key: _format(texts, key, "[texts]", frozenset()) for key in ("normal", "nothing_sure")},
+    )
+    if not any(rule.finding == OTHER and rule.min_margin == 0 for rule in rules.findings):
+        raise SettingsError('the triage rules need a row with finding "*" and min_margin 0 for all other findings')
+    return rules
+
+
+def _severities(section: Mapping[str, Any]) -> dict[str, Priority]:
+    try:
+        return {name: Priority(value) for name, value in section.items()}
+    except ValueError as error:
+        raise SettingsError(f"triage rules, [severity]: {error}; use {', '.join(Priority)}") from error
+
+
+def _finding(row: Mapping[str, Any], number: int, severity: Mapping[str, Priority]) -> FindingRule:
+    where = f"[[finding]] row {number}"
+    name = _text(row, "finding", where)
+    return FindingRule(
+        finding=name if name == OTHER else _known(name, where),
+        min_margin=_number(row, "min_margin", where, 1.0),
+        priority=_priority(row, where, severity),
+        reason=_format(row, "reason", where, _FINDING_FIELDS),
+    )
+
+
+def _combination(row: Mapping[str, Any], number: int, severity: Mapping[str, Priority]) -> Combination:
+    where = f"[[combination]] row {number}"
+    names = frozenset(_known(name, where) for name in _strings(row, "findings", where))
+    if len(names) < 2:
+        raise SettingsError(f"triage rules, {where}: a combination needs at least two findings")
+    return Combination(names, _priority(row, where, severity), _format(row, "reason", where, frozenset()))
+
+
+def _known(name: str, where: str) -> str:
+    entry = lookup(name)
+    if entry.label != name or not entry.is_finding or not entry.is_listed:
+        raise SettingsError(f"triage rules, {where}: {name} is not a finding of findings.csv")
+    return name
+
+
+def _priority(row: Mapping[str, Any], where: str, severity: Mapping[str, Priority]) -> Priority:
+    name = _text(row, "severity", where)
+    if name not in severity:
+        raise SettingsError(f"triage rules, {where}: unknown severity {name}; use one of {', '.join(severity)}")
+    return severity[name]
+
+
+def _section(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    section = table.get(key)
+    if not isinstance(section, dict):
+        raise SettingsError(f"triage rules: the section [{key}] is missing")
+    return section
+
+
+def _rows(table: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
+    rows = table.get(key, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SettingsError(f"triage rules: {key} must be rows, each begun by [[{key}]]")
+    return rows
+
+
+def _text(row: Mapping[str, Any], key: str, where: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise SettingsError(f"triage rules, {where}: {key} must be a text")
+    return value
+
+
+def _strings(row: Mapping[str, Any], key: str, where: str) -> list[str]:
+    value = row.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise SettingsError(f"triage rules, {where}: {key} must be a list of texts")
+    return value
+
+
+def _number(row: Mapping[str, Any], key: str, where: str, most: float) -> float:
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise SettingsError(f"triage rules, {where}: {key} must be a number from 0 to {most:g}")
+    return float(value)
+
+
+def _format(row: Mapping[str, Any], key: str, where: str, known: frozenset[str]) -> str:
+    """A text whose {fields} are all known, so that it cannot fail when a study needs it."""
+    text = _text(row, key, where)
+    try:
+        used = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+    except ValueError as error:
+        raise SettingsError(f"triage rules, {where}: {key} has unbalanced braces") from error
+    if used - known:
+        offered = ", ".join(sorted(known)) or "none"
+        raise SettingsError(f"triage rules, {where}: {key} uses unknown fields; known: {offered}")
+    return text
