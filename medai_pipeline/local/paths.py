@@ -1,0 +1,54 @@
+"""Where things lie under MEDAI_HOME. Makes the folders; writes nothing into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """MEDAI_HOME: everything the local stack writes. Its folders are for their owner alone (0700)."""
+
+    root: Path
+
+    @property
+    def postgres(self) -> Path:
+        return self.root / "postgres"
+
+    @property
+    def orthanc(self) -> Path:
+        return self.root / "orthanc"
+
+    @property
+    def dagster(self) -> Path:
+        return self.root / "dagster"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    def make(self) -> Home:
+        """The folders, existing. `postgres` is left to initdb, which wants its own mode and owner."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for folder in (self.orthanc, self.dagster, self.logs, self.run, self.keys):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)
+        return self
+
+
+def write_private(path: Path, text: str) -> None:
+    """The file with mode 0600, whole or not at all."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.replace(path)

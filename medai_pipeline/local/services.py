@@ -1,0 +1,109 @@
+"""The table of what Dagster needs running: a service more is a row more. How a row is kept running: `supervisor`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from medai_pipeline.local.paths import Home
+from medai_pipeline.local.ports import LOOPBACK, answers
+from medai_pipeline.local.supervisor import Service
+from medai_pipeline.settings import Settings
+
+CODE_MODULE = "medai_pipeline.definitions"
+CODE_ATTRIBUTE = "defs"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a row may use. `environment` is the children's; `bin` holds the programs of this Python."""
+
+    settings: Settings
+    home: Home
+    environment: Mapping[str, str]
+    python: str = sys.executable
+    bin: Path = field(default_factory=lambda: Path(sys.executable).parent)
+
+    @property
+    def workspace(self) -> Path:
+        return self.home.dagster / "workspace.yaml"
+
+
+# A row: (group, service). Groups start one after the other; what stands in one group starts together.
+Table = Callable[[Context], Sequence[Sequence[Service]]]
+
+
+def dagster_services(context: Context) -> Sequence[Sequence[Service]]:
+    """Code server; then daemon and web page."""
+    return ((code_server(context),), (daemon(context), webserver(context)))
+
+
+def code_server(context: Context, module: str = CODE_MODULE) -> Service:
+    """It listens once the definitions are loaded, and ends with an error when they cannot be."""
+    port = context.settings.code_port
+    arguments = ("-m", module, "-a", CODE_ATTRIBUTE, "-h", LOOPBACK, "-p", str(port))
+    return Service(
+        name="code",
+        command=(context.python, "-m", "dagster", "api", "grpc", *arguments, *_levels(context)),
+        ready=lambda: answers(port),
+        environment=context.environment,
+        shown=f"{LOOPBACK}:{port}",
+        start_timeout_s=120,
+        keep_orphans=True,  # a run that the killed server had begun finishes by itself
+    )
+
+
+def daemon(context: Context) -> Service:
+    return Service(
+        name="daemon",
+        command=(context.python, "-m", "dagster._daemon", "run", "-w", str(context.workspace), *_levels(context)),
+        ready=_daemon_beats(context.settings.web_port),
+        environment=context.environment,
+        shown="sensors, schedules, run queue",
+        start_timeout_s=120,
+        grace_s=15,
+    )
+
+
+def webserver(context: Context) -> Service:
+    port = context.settings.web_port
+    return Service(
+        name="web",
+        command=(
+            *(context.python, "-m", "dagster_webserver", "-h", LOOPBACK, "-p", str(port)),
+            *("-w", str(context.workspace), "--log-level", "warning"),
+        ),
+        ready=lambda: answers(port),
+        environment=context.environment,
+        shown=f"http://{LOOPBACK}:{port}",
+        start_timeout_s=120,
+    )
+
+
+def _levels(context: Context) -> tuple[str, ...]:
+    return ("--log-level", context.settings.log_level.lower())
+
+
+def _daemon_beats(web_port: int) -> Callable[[], bool]:
+    """Ready when every required daemon has sent a heartbeat since now, by the web page's GraphQL."""
+    query = "{instance{daemonHealth{allDaemonStatuses{required lastHeartbeatTime}}}}"
+    begun = time.time()
+
+    def beats() -> bool:
+        try:
+            with httpx.Client(trust_env=False, timeout=5) as client:
+                answer = client.post(f"http://{LOOPBACK}:{web_port}/graphql", json={"query": query})
+        except httpx.TransportError:
+            return False
+        if not answer.is_success:
+            return False
+        statuses = answer.json()["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+        times = [status["lastHeartbeatTime"] for status in statuses if status["required"]]
+        return bool(times) and all(beat is not None and beat >= begun for beat in times)
+
+    return beats

@@ -1,0 +1,196 @@
+"""The whole stack on one machine, from lock to web page: what comes in which order, and what the children are told."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import medai_pipeline
+from medai_pipeline.errors import StackError
+from medai_pipeline.local import attached, ports
+from medai_pipeline.local.lock import HomeLock
+from medai_pipeline.local.orthanc import LocalOrthanc
+from medai_pipeline.local.paths import Home
+from medai_pipeline.local.postgres import EmbeddedPostgres, check
+from medai_pipeline.local.services import Context, Table, dagster_services
+from medai_pipeline.local.supervisor import Supervisor, end_leftovers
+from medai_pipeline.settings import SETTINGS, Settings
+
+WORKSPACE = """\
+load_from:
+  - grpc_server:
+      host: {host}
+      port: {port}
+      location_name: medai
+"""
+
+attached_settings = attached.attached_settings
+
+
+class Stack:
+    """Postgres, Orthanc, code server, daemon and web page of one MEDAI_HOME.
+
+    `settings` becomes effective at `start()`: DATABASE_URL and ORTHANC_* are then those that serve. `services`
+    is the table of what runs beside Postgres and Orthanc.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        echo: Callable[[str], None] = print,
+        services: Table = dagster_services,
+    ) -> None:
+        self.settings = settings
+        self.home = Home(settings.home_path)
+        self._given = settings
+        self._echo = echo
+        self._services = services
+        self._interrupted = threading.Event()
+        self._wake = threading.Event()
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._lock = HomeLock(self.home.run / "stack.lock")
+        self._supervisor = Supervisor(self.home, echo, self._interrupted)
+        self._supervisor.failed = self._wake
+
+    def __enter__(self) -> Stack:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Returns when everything serves. Raises StackError and leaves nothing running when something cannot."""
+        self.home.make()
+        self._lock.acquire()
+        self._catch_signals()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self) -> None:
+        """Returns at SIGINT, SIGTERM or `interrupt()`. Raises StackError when a service had to be given up."""
+        self._wake.wait()
+        if self._supervisor.failure and not self._interrupted.is_set():
+            raise self._supervisor.failure
+
+    def interrupt(self) -> None:
+        """Ends `wait()`, or a start that is under way."""
+        self._interrupted.set()
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ends every process, in reverse order. May be called twice."""
+        attached.remove(self.home)
+        self._supervisor.stop()
+        self._lock.release()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def pids(self) -> dict[str, int]:
+        """The present pid of each service."""
+        return self._supervisor.pids()
+
+    def environment(self) -> dict[str, str]:
+        """The children's environment: ours, with every setting as it is in effect."""
+        from medai_pipeline.storage.database import dagster_url
+
+        values = {setting.variable: getattr(self.settings, setting.attribute) for setting in SETTINGS}
+        told = {variable: _text(value) for variable, value in values.items() if value is not None}
+        told |= {"MEDAI_HOME": str(self.home.root), "DAGSTER_HOME": str(self.home.dagster)}
+        if self.settings.database_url:
+            told["MEDAI_DAGSTER_DATABASE_URL"] = dagster_url(self.settings.database_url)
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+        return {**os.environ, **told, "PATH": path, "DAGSTER_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
+
+    def _start(self) -> None:
+        left = end_leftovers(self.home)
+        if left:
+            self._echo(f"ended {left} services that a killed stack had left running")
+        self._require_ports()
+        self._make_key()
+        self._start_postgres()
+        self._migrate()
+        self._start_orthanc()
+        self._write_dagster_home()
+        attached.write(self.home, self.settings)
+        context = Context(self.settings, self.home, self.environment())
+        for group in self._services(context):
+            self._supervisor.start(*group)
+        self._echo(f"studies    http://{ports.LOOPBACK}:{self.settings.web_port}")
+        self._echo(f"PACS       {self.settings.orthanc_url}")
+        self._echo(f"logs       {self.home.logs}")
+
+    def _require_ports(self) -> None:
+        wanted = {"MEDAI_WEB_PORT": self.settings.web_port, "MEDAI_CODE_PORT": self.settings.code_port}
+        if not self._given.orthanc_url:
+            wanted |= {"MEDAI_ORTHANC_PORT": self.settings.orthanc_port, "MEDAI_DICOM_PORT": self.settings.dicom_port}
+        ports.require_distinct(wanted)
+        for setting, port in wanted.items():
+            ports.require_free(port, setting)
+
+    def _make_key(self) -> None:
+        from medai_pipeline.storage.keys import SiteKeys
+
+        SiteKeys.load(self.settings.key, self.settings.key_path, create=True)
+
+    def _start_postgres(self) -> None:
+        if self.settings.database_url:
+            return check(self.settings.database_url)
+        postgres = EmbeddedPostgres(self.home.postgres)
+        postgres.prepare()
+        self._supervisor.start(postgres.service(dict(os.environ)))
+        self.settings = dataclasses.replace(self.settings, database_url=postgres.url)
+
+    def _migrate(self) -> None:
+        from medai_pipeline.storage.database import engine_for, migrate
+
+        assert self.settings.database_url
+        engine = engine_for(self.settings.database_url)
+        try:
+            migrate(engine)
+        finally:
+            engine.dispose()
+
+    def _start_orthanc(self) -> None:
+        if self.settings.orthanc_url:
+            return
+        settings = self.settings
+        orthanc = LocalOrthanc(
+            self.home, settings.orthanc_port, settings.dicom_port, settings.orthanc_username, settings.orthanc_password
+        )
+        self._supervisor.start(orthanc.service(dict(os.environ)))
+        self.settings = dataclasses.replace(settings, orthanc_url=orthanc.url, orthanc_password=orthanc.password)
+
+    def _write_dagster_home(self) -> None:
+        source = Path(medai_pipeline.__file__).parents[1] / "dagster.yaml"
+        if not source.is_file():
+            raise StackError(f"{source} is missing: install medai_pipeline from its repository (pip install -e .)")
+        shutil.copyfile(source, self.home.dagster / "dagster.yaml")
+        workspace = WORKSPACE.format(host=ports.LOOPBACK, port=self.settings.code_port)
+        (self.home.dagster / "workspace.yaml").write_text(workspace)
+
+    def _catch_signals(self) -> None:
+        """A signal asks for the stop; only the main thread may install handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.interrupt()
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
