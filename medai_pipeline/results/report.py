@@ -1,0 +1,234 @@
+"""The report of one study as data: report.json by `report_schema.json`, and the records other results are made from.
+
+Deterministic: the same inputs give the same bytes; time comes in from outside. How it looks to a person is `html`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from medai_pipeline.records import (
+    Finding,
+    Heatmap,
+    Instance,
+    Problem,
+    QualityResult,
+    Region,
+    Report,
+    StudyHeatmaps,
+    StudyPrediction,
+    StudyTensors,
+    Triage,
+)
+from medai_pipeline.results.html import render_html
+
+SCHEMA_VERSION = "1.0"
+DISCLAIMER = (
+    "Research use only. Decision support, not a diagnosis: not validated for clinical use. "
+    "A qualified person must read the images."
+)
+DEMO_NOTICE = "Demo model trained on synthetic phantoms: no clinical value."
+_MOST_IMAGES = 5
+
+
+@cache
+def report_schema() -> Mapping[str, Any]:
+    """The JSON Schema (2020-12) of report.json."""
+    return json.loads((files("medai_pipeline.results") / "report_schema.json").read_text(encoding="utf-8"))
+
+
+def overlay_name(number: int, heatmap: Heatmap) -> str:
+    """File name of the picture of heatmap `number` (its place in StudyHeatmaps, from 0): "1-pneumothorax.png"."""
+    word = re.sub(r"[^a-z0-9]+", "-", heatmap.label.casefold()).strip("-") or "finding"
+    return f"{number + 1}-{word}.png"
+
+
+def finding_rows(prediction: StudyPrediction, heatmaps: StudyHeatmaps, codes: Mapping[str, str]) -> tuple[Finding, ...]:
+    """One row for each label in `codes` (label -> "scheme:value" or ""): present ones first, then by margin.
+
+    `images` are the new SOP Instance UIDs of the key images, best first, at most 5; `regions` those of reliable maps.
+    """
+    rows = [_finding(prediction, heatmaps, index, codes[label]) for index, label in _coded(prediction, codes)]
+    return tuple(sorted(rows, key=lambda row: (not row.present, row.threshold - row.probability, row.label)))
+
+
+def build_report(
+    tensors: StudyTensors,
+    prediction: StudyPrediction | None,
+    heatmaps: StudyHeatmaps,
+    triage: Triage,
+    *,
+    instances: Sequence[Instance],
+    quality: Sequence[QualityResult],
+    overlays: Mapping[str, bytes],
+    codes: Mapping[str, str],
+    run_id: str,
+    profile: str,
+    code_version: str,
+    problems: Sequence[Problem] = (),
+    generated_at: str = "",
+) -> Report:
+    """The whole report. `prediction` is None when no model covers the study.
+
+    `instances` are all de-identified ones, `problems` what could not be read before there were instances; those of
+    `tensors` are added here. `overlays` maps `overlay_name(i, heatmap)` to PNG bytes; a map without a picture is listed
+    all the same. `generated_at` is ISO 8601 with zone, and left out when empty.
+    """
+    all_problems = (*problems, *tensors.problems)
+    content: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "study_key": tensors.study_key,
+        "revision": tensors.revision,
+        "modality": tensors.modality,
+        "body_part": tensors.body_part,
+        "priority": triage.priority.value,
+        "reasons": list(triage.reasons),
+        "review_required": triage.review_required,
+        "rules_version": triage.rules_version,
+        "findings": _findings_content(prediction, heatmaps, codes),
+        "models": [_model(prediction)] if prediction else [],
+        "demo_model": bool(prediction and prediction.demo),
+        "images": _images(instances, all_problems),
+        "quality": {
+            "checks": [_check(check) for check in quality],
+            "heatmaps": [_heatmap(number, found, overlays) for number, found in enumerate(heatmaps.heatmaps)],
+        },
+        "lineage": {
+            "run_id": run_id,
+            "source_sha256": sorted({instance.source_sha256 for instance in instances if instance.source_sha256}),
+            "profile": profile,
+            "code_version": code_version,
+        },
+        "disclaimer": _disclaimer(prediction),
+    }
+    if generated_at:
+        content["generated_at"] = generated_at
+    return Report(
+        study_key=tensors.study_key,
+        revision=tensors.revision,
+        content=content,
+        html=render_html(content, overlays),
+        overlays=dict(overlays),
+    )
+
+
+def report_json(report: Report) -> bytes:
+    """report.json as bytes: UTF-8, indented, keys in the order of the schema."""
+    return (json.dumps(report.content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _coded(prediction: StudyPrediction, codes: Mapping[str, str]) -> list[tuple[int, str]]:
+    return [(index, label) for index, label in enumerate(prediction.labels) if label in codes]
+
+
+def _number(value: Any) -> float:
+    """Four digits: what lies behind is noise of float32, and differs between machines."""
+    return round(float(value), 4)
+
+
+def _finding(prediction: StudyPrediction, heatmaps: StudyHeatmaps, index: int, code: str) -> Finding:
+    probability, threshold = float(prediction.probabilities[index]), float(prediction.thresholds[index])
+    images = [prediction.items[row].sop_instance_uid for row in prediction.key_images[index]]
+    label = prediction.labels[index]
+    return Finding(
+        label=label,
+        code=code,
+        probability=_number(probability),
+        uncertainty=_number(prediction.uncertainty[index]),
+        threshold=_number(threshold),
+        present=probability >= threshold,
+        images=tuple(dict.fromkeys(images))[:_MOST_IMAGES],
+        regions=tuple(region for found in _reliable(heatmaps, label) for region in found.regions),
+    )
+
+
+def _reliable(heatmaps: StudyHeatmaps, label: str) -> list[Heatmap]:
+    return [found for found in heatmaps.heatmaps if found.label == label and found.reliable]
+
+
+def _findings_content(
+    prediction: StudyPrediction | None, heatmaps: StudyHeatmaps, codes: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    if prediction is None:
+        return []
+    return [
+        {
+            "label": row.label,
+            "code": row.code,
+            "probability": row.probability,
+            "uncertainty": row.uncertainty,
+            "threshold": row.threshold,
+            "present": row.present,
+            "images": list(row.images),
+            "regions": [_region(region, found) for found in _reliable(heatmaps, row.label) for region in found.regions],
+        }
+        for row in finding_rows(prediction, heatmaps, codes)
+    ]
+
+
+def _region(region: Region, found: Heatmap) -> dict[str, Any]:
+    return {
+        "box": list(region.box),
+        "score": _number(region.score),
+        "area_mm2": region.area_mm2,
+        "image": found.item.sop_instance_uid,
+        "frame": found.item.frame,
+    }
+
+
+def _model(prediction: StudyPrediction) -> dict[str, str]:
+    model = prediction.model
+    return {
+        "name": model.name,
+        "version": model.version,
+        "weights_sha256": model.weights_sha256,
+        "role": model.role,
+    }
+
+
+def _check(check: QualityResult) -> dict[str, Any]:
+    return {"name": check.name, "passed": check.passed, "blocking": check.blocking, "detail": check.detail}
+
+
+def _heatmap(number: int, found: Heatmap, overlays: Mapping[str, bytes]) -> dict[str, Any]:
+    name = overlay_name(number, found)
+    return {
+        "label": found.label,
+        "method": found.method,
+        "image": found.item.sop_instance_uid,
+        "frame": found.item.frame,
+        "view_position": found.item.view_position,
+        "reliable": found.reliable,
+        "reason": found.reason,
+        "scores": {key: _number(value) for key, value in sorted(found.quality.items())},
+        "overlay": name if name in overlays else "",
+    }
+
+
+def _images(instances: Sequence[Instance], problems: Sequence[Problem]) -> dict[str, Any]:
+    """How many objects arrived, how many a model could see, and why the others not."""
+    unusable = [
+        Problem("unsupported", instance.reason, instance.sop_instance_uid)
+        for instance in instances
+        if not instance.usable
+    ]
+    told = {problem.subject for problem in problems if problem.subject}
+    excluded = [*problems, *(problem for problem in unusable if problem.subject not in told)]
+    known = {instance.sop_instance_uid for instance in instances}
+    lost = {problem.subject for problem in excluded} & known
+    return {
+        "received": len(known) + sum(problem.subject not in known for problem in problems),
+        "usable": len(known - lost),
+        "excluded": [
+            {"subject": problem.subject, "code": problem.code, "reason": problem.reason} for problem in excluded
+        ],
+    }
+
+
+def _disclaimer(prediction: StudyPrediction | None) -> str:
+    return f"{DISCLAIMER} {DEMO_NOTICE}" if prediction and prediction.demo else DISCLAIMER
