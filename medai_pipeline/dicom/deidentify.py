@@ -13,6 +13,7 @@ import struct
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from pydicom.uid import UID_dictionary
 
@@ -20,6 +21,7 @@ from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.elements import (
     LONG_VRS,
     META_ENCODING,
+    PIXEL_DATA,
     TRANSFER_SYNTAX,
     Element,
     Encoding,
@@ -80,6 +82,15 @@ _FAMILIES = (
 _DIGITS = b"0123456789+-.eE\\ \0"
 
 
+class _Way(NamedTuple):
+    """Where in an object we are. `blank`: inside a sequence that is itself replaced, so every free text is a dummy."""
+
+    target: Encoding
+    document: bool
+    depth: int = 0
+    blank: bool = False
+
+
 class Deidentifier:
     """De-identifies files under one secret key. Holds no state between files; may be shared by threads."""
 
@@ -117,49 +128,50 @@ class Deidentifier:
         attributes = Attributes(part.elements)
         _require(attributes)
         syntax = _transfer_syntax(part)
-        kept = [*self._clean(part.elements, part.encoding, 0, False), *_declared(part.encoding)]
+        way = _Way(part.encoding, document=PIXEL_DATA not in attributes)
+        kept = self._clean(part.elements, way)
+        _require(Attributes(kept))
         row = instance_row(attributes, self.new_uid, syntax, hashlib.sha256(data).hexdigest())
         meta = _meta(row.sop_class_uid, row.sop_instance_uid, syntax)
-        body = encode(kept, part.encoding)
+        body = encode([*kept, *_declared()], part.encoding)
         if syntax == DEFLATED:
             body = _deflate(body)
         originals = (attributes.text(tag) for tag in (_STUDY, _SERIES, _SOP_INSTANCE, _FRAME_OF_REFERENCE))
         uids = {uid: self.new_uid(uid) for uid in originals if uid}
         return DeidentifiedInstance(b"".join((bytes(128), b"DICM", meta, body)), row, uids)
 
-    def _clean(self, elements: Iterable[Element], target: Encoding, depth: int, blank: bool) -> list[Element]:
-        """What stays of one data set. `blank`: inside a sequence that is itself replaced, every free text is a dummy."""
-        kept = []
+    def _clean(self, elements: Iterable[Element], way: _Way) -> list[Element]:
+        """What stays of one data set."""
+        kept: dict[int, Element] = {}  # of a repeated element the last counts, as every reader does it
         for element in elements:
-            decision = action(element.tag) if not element.tag >> 16 & 1 else Action.REMOVE
-            if decision is Action.REMOVE or element.tag in _DECLARED or element.encoding.little != target.little:
-                continue
-            cleaned = self._cleaned(element, decision, target, depth, blank)
+            if element.tag >> 16 & 1 or element.tag in _DECLARED or element.encoding.little != way.target.little:
+                continue  # private; ours to say; or binary values of the other byte order
+            decision = action(element.tag, way.document)
+            cleaned = None if decision is Action.REMOVE else self._cleaned(element, decision, way)
             if cleaned is not None:
-                kept.append(cleaned)
-        return kept
+                kept[element.tag] = cleaned
+        return list(kept.values())
 
-    def _cleaned(self, element: Element, decision: Action, target: Encoding, depth: int, blank: bool) -> Element | None:
+    def _cleaned(self, element: Element, decision: Action, way: _Way) -> Element | None:
         standard = dictionary_vr(element.tag)
         if not _agrees(element, standard):
             return None
         if standard == "SQ":
-            items = [] if decision is Action.EMPTY else read_items(element, depth + 1)
-            blank = blank or decision is Action.DUMMY
-            cleaned = [self._clean(item, target, depth + 1, blank) for item in items]
-            return Element(element.tag, b"SQ", b"", False, cleaned, target)
-        if blank and decision is Action.KEEP and standard in _FREE_TEXT:
+            items = [] if decision is Action.EMPTY else read_items(element, way.depth + 1)
+            inner = way._replace(depth=way.depth + 1, blank=way.blank or decision is Action.DUMMY)
+            return Element(element.tag, b"SQ", b"", items=[self._clean(item, inner) for item in items])
+        if way.blank and decision is Action.KEEP and standard in _FREE_TEXT:
             decision = Action.DUMMY
         vr = standard.encode() if element.vr in (None, b"UN") and len(standard) == 2 else element.vr
         if decision is Action.EMPTY or not len(element.value):
-            return Element(element.tag, vr, b"", encoding=target)
+            return Element(element.tag, vr, b"")
         if decision is Action.DUMMY:
-            return Element(element.tag, vr, _DUMMIES[vr or b"UN"], encoding=target)
+            return Element(element.tag, vr, _DUMMIES[vr or b"UN"])
         if decision is Action.REMAP:
-            return Element(element.tag, vr, self._remapped(element), encoding=target)
+            return Element(element.tag, vr, self._remapped(element))
         if standard in ("DS", "IS") and bytes(element.value).translate(None, _DIGITS):
             return None  # a number that is none may be anything
-        return Element(element.tag, vr, element.value, element.undefined, encoding=target)
+        return Element(element.tag, vr, element.value, element.undefined)
 
     def _remapped(self, element: Element) -> bytes:
         uids = bytes(element.value).decode("latin-1").split("\\")
@@ -169,10 +181,10 @@ class Deidentifier:
 def _agrees(element: Element, standard: str) -> bool:
     """Whether the VR found is the dictionary's, or one that is written for it without harm."""
     if element.vr in (None, b"UN"):
-        return not element.undefined or element.tag == 0x7FE00010
+        return not element.undefined or element.tag == PIXEL_DATA
     found = element.vr.decode("ascii", "replace")
     allowed = standard.split(" or ")
-    if element.undefined and found != "SQ" and element.tag != 0x7FE00010:
+    if element.undefined and found != "SQ" and element.tag != PIXEL_DATA:
         return False
     return found in allowed or any(found in family and not family.isdisjoint(allowed) for family in _FAMILIES)
 
@@ -180,8 +192,10 @@ def _agrees(element: Element, standard: str) -> bool:
 def _require(attributes: Attributes) -> None:
     required = ((_SOP_CLASS, "SOP Class UID"), (_SOP_INSTANCE, "SOP Instance UID"), (_STUDY, "Study Instance UID"))
     for tag, name in (*required, (_SERIES, "Series Instance UID")):
-        if not attributes.text(tag):
-            raise DeidentificationError(f"the object has no {name} and belongs nowhere; correct it at its source")
+        if len(attributes.texts(tag)) != 1:
+            raise DeidentificationError(
+                f"the object has no usable {name} and belongs nowhere; correct it at its source"
+            )
 
 
 def _transfer_syntax(part: Part10) -> str:
@@ -210,13 +224,13 @@ _METHOD = f"medai_pipeline\\{PROFILE}".encode("ascii")
 _DECLARED = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
 
 
-def _declared(encoding: Encoding) -> list[Element]:
+def _declared() -> list[Element]:
     """What says that and how the object was de-identified (PS3.15 E.2, PS3.3 C.12.1.1.1.2; CID 7050)."""
     return [
-        Element(0x00120062, b"CS", b"YES", encoding=encoding),
-        Element(0x00120063, b"LO", _METHOD, encoding=encoding),
-        Element(0x00120064, b"SQ", b"", items=[list(_METHOD_CODE)], encoding=encoding),
-        Element(0x00280303, b"CS", b"REMOVED", encoding=encoding),
+        Element(0x00120062, b"CS", b"YES"),
+        Element(0x00120063, b"LO", _METHOD),
+        Element(0x00120064, b"SQ", b"", items=[list(_METHOD_CODE)]),
+        Element(0x00280303, b"CS", b"REMOVED"),
     ]
 
 

@@ -52,9 +52,13 @@ _CHOSEN: Mapping[int, Action] = {
     0x00180010: Action.EMPTY,  # Contrast/Bolus Agent, Z/D
     0x00080082: Action.REMOVE,  # Institution Code Sequence, X/Z/D
     0x00081072: Action.REMOVE,  # Operator Identification Sequence, X/D
+    0x00081110: Action.REMOVE,  # Referenced Study Sequence, X/Z: where it is Type 3 it must not be empty
     0x00081111: Action.REMOVE,  # Referenced Performed Procedure Step Sequence, X/Z/D
     0x0040B020: Action.REMOVE,  # Waveform Annotation Sequence, X/D
 }
+
+# The same for documents (structured reports), where it is Type 2.
+_CHOSEN_IN_DOCUMENTS: Mapping[int, Action] = {0x00081111: Action.EMPTY}
 
 _BY_VR: Mapping[str, Action] = {
     **dict.fromkeys(("PN", "AE", "DA", "DT", "TM", "UR"), Action.EMPTY),
@@ -83,8 +87,10 @@ def _basic() -> Mapping[int, Action]:
 
 
 @cache
-def action(tag: int) -> Action:
-    """What the profile does with a standard attribute; private ones are removed without asking (PS3.15 E.3.10)."""
+def action(tag: int, document: bool = False) -> Action:
+    """What the profile does with an attribute of an image, or of an object without pixels (`document`)."""
+    if document and tag in _CHOSEN_IN_DOCUMENTS:
+        return _CHOSEN_IN_DOCUMENTS[tag]
     group = tag >> 16
     if group in _NO_DATASET or group & 1 or group >> 8 in (0x50, 0x60):
         return Action.REMOVE  # curves and overlays whole: their geometry means nothing without their data
