@@ -1,4 +1,4 @@
-"""A real Postgres for the tests: one server a session, a fresh database a test.
+"""A real Postgres for the tests: one server a session, an empty database with our schema a test.
 
 The server is MEDAI_TEST_DATABASE_URL (its user may create databases), else an embedded one in a temporary folder.
 """
@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import Engine, make_url
 
 from medai_pipeline.storage.database import engine_for, migrate
+from medai_pipeline.storage.tables import metadata
 
 NewDatabase = Callable[..., str]
 
@@ -52,7 +53,7 @@ def _embedded() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def new_database(postgres_url: str) -> Iterator[NewDatabase]:
-    """`new_database(migrated=True)` -> the URL of a database of its own; a copy of a migrated one takes 0.06 s."""
+    """`new_database(migrated=True)` -> the URL of a database that nobody else gets; a copy takes 0.1 to 0.3 s."""
     made: list[str] = []
     template = _create(postgres_url, made)
     engine = engine_for(_named(postgres_url, template))
@@ -67,10 +68,25 @@ def new_database(postgres_url: str) -> Iterator[NewDatabase]:
         _execute(postgres_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
+@pytest.fixture(scope="session")
+def _databases(new_database: NewDatabase) -> list[str]:
+    """Empty migrated databases, to be used again: emptying one takes milliseconds."""
+    return []
+
+
 @pytest.fixture
-def database_url(new_database: NewDatabase) -> str:
-    """A fresh database with our schema."""
-    return new_database()
+def database_url(_databases: list[str], new_database: NewDatabase) -> Iterator[str]:
+    """A database with our schema and no rows. A test that changes the schema takes `new_database` instead."""
+    url = _databases.pop() if _databases else new_database()
+    yield url
+    _execute(
+        url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "SET session_replication_role = replica",  # append-only triggers and foreign keys rest meanwhile
+        *(f'DELETE FROM "{table.schema}"."{table.name}"' for table in metadata.tables.values()),
+    )
+    _databases.append(url)
 
 
 @pytest.fixture
