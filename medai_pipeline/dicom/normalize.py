@@ -33,9 +33,14 @@ def _percentiles(values: np.ndarray, lower: float, upper: float) -> Bounds:
 
 
 def _xray(values: np.ndarray, window: Bounds | None) -> Bounds:
-    """The image's own VOI window where it has a usable one (width at least 1), else robust percentiles."""
+    """The image's own VOI window where it has a usable one, else robust percentiles.
+
+    Usable: a width of at least 1 (C.11.2.1.2.1), and not all of the image black or all of it white.
+    """
     if window is not None and np.isfinite(window).all() and window[1] >= 1:
-        return window_bounds(*window)
+        lower, upper = window_bounds(*window)
+        if lower < values.max() and upper > values.min():
+            return lower, upper
     return _percentiles(values, 0.5, 99.5)
 
 
