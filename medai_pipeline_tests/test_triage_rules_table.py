@@ -1,0 +1,59 @@
+"""A table of rules that makes no sense is refused when it is read, and the message names the row."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+
+from medai_pipeline.errors import SettingsError
+from medai_pipeline.triage.findings import findings, is_finding
+from medai_pipeline.triage.rules import default_rules, read_rules
+
+TABLE = (files("medai_pipeline.triage") / "rules.toml").read_text(encoding="utf-8")
+
+
+def test_the_shipped_table_has_a_version_and_a_rule_for_every_finding():
+    rules = default_rules()
+    assert rules.version
+    named = {rule.finding for rule in rules.findings}
+    assert {row.label for row in findings() if is_finding(row.label)} <= named
+
+
+def test_every_finding_has_a_rule_from_its_threshold_on():
+    rules = default_rules()
+    for row in findings():
+        assert any(rule.min_margin == 0 for rule in rules.of(row.label))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('finding = "Pneumothorax"', 'finding = "Pneumotorax"', r"\[\[finding\]\] row 1: Pneumotorax is not a finding"),
+        ("min_margin = 0.8", "min_margin = 1.8", r"row \d+: min_margin must be a number from 0 to 1"),
+        ("min_margin = 0.8", 'min_margin = "high"', "min_margin must be a number"),
+        ('severity = "life_threatening"', 'severity = "bad"', "unknown severity bad; use one of"),
+        ('life_threatening = "critical"', 'life_threatening = "panic"', r"\[severity\].*panic"),
+        ("({probability}): look for tension", "({chance}): look for tension", r"row 1: reason uses unknown fields"),
+        ("({probability}): look for tension", "({probability): look for tension", "unbalanced braces"),
+        ('findings = ["Cardiomegaly", "Effusion"]', 'findings = ["Cardiomegaly"]', "at least two findings"),
+        ('findings = ["Cardiomegaly", "Effusion"]', 'findings = "Cardiomegaly"', "must be a list of texts"),
+        ('finding = "*"', 'finding = "Nodule"', 'need a row with finding "\\*"'),
+        ("near_threshold = 0.1", "near_threshold = 5", r"\[review\]: near_threshold must be"),
+        ('version = "2025.1"', "version = 7", "version must be a text"),
+        ("[review.texts]", "[review.words]", r"section \[texts\] is missing"),
+        ('version = "2025.1"', "version = ", "not valid TOML"),
+    ],
+)
+def test_a_bad_table_is_refused_with_its_place(old, new, message):
+    assert old in TABLE
+    with pytest.raises(SettingsError, match=message) as refused:
+        read_rules(TABLE.replace(old, new, 1))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_site_can_change_an_urgency_in_its_own_table():
+    from medai_pipeline.triage.decide import triage
+
+    own = read_rules(TABLE.replace('follow_up = "routine"', 'follow_up = "urgent"'))
+    assert triage(["Nodule"], [0.9], [0.5], [0.0], rules=own).priority == "urgent"
