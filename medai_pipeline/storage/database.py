@@ -63,11 +63,9 @@ def migrate(engine: Engine) -> None:
 def _parsed(database_url: str) -> URL:
     try:
         url = make_url(database_url)
-    except ArgumentError as error:
-        # the text is not repeated: it may hold a password
-        raise SettingsError(
-            "DATABASE_URL cannot be read: it looks like postgresql://user:password@host/name"
-        ) from error
+    except (ArgumentError, ValueError):
+        # neither the text nor the cause is repeated: a misread port can be part of a password
+        raise SettingsError("DATABASE_URL cannot be read: it looks like postgresql://user:password@host/name") from None
     if url.drivername.partition("+")[0] not in {"postgresql", "postgres"}:
         raise SettingsError(f"DATABASE_URL names {url.drivername}: only Postgres serves (postgresql://...)")
     return url

@@ -1,0 +1,142 @@
+"""The vault: identities come back whole, to those with the key, with a record; nobody finds them in the database."""
+
+from __future__ import annotations
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from medai_pipeline.errors import ObjectCorrupt, StorageError
+from medai_pipeline.records import Identity
+from medai_pipeline.storage.audit import Audit
+from medai_pipeline.storage.tables import audit_log, identities, metadata
+from medai_pipeline.storage.vault import Vault
+
+KEY = "S" * 26
+FULL = Identity(
+    study_instance_uid="1.2.3.MARKERUID",
+    patient_id="MARKERID",
+    patient_name="MARKERNAME^Zoë",
+    birth_date="19010203",
+    sex="F",
+    accession_number="MARKERACC",
+    study_id="MARKERSTUDY",
+    study_date="19520304",
+    study_time="040506.789",
+    referring_physician="MARKERDOC",
+    orthanc_id="MARKERORTHANC",
+    uids={"1.2.3.MARKERUID": "2.25.1"},
+)
+
+
+@pytest.fixture
+def audit(engine: Engine) -> Audit:
+    return Audit(engine, b"a" * 32)
+
+
+@pytest.fixture
+def vault(engine: Engine, audit: Audit) -> Vault:
+    return Vault(engine, b"v" * 32, audit)
+
+
+def read(vault: Vault, key: str = KEY) -> Identity:
+    return vault.read(key, "user:anna", "send the result back")
+
+
+TEXTS = st.text(st.characters(exclude_categories=[]), max_size=20)
+IDENTITIES = st.builds(
+    Identity,
+    **{f.name: TEXTS for f in fields(Identity) if f.name != "uids"},
+    uids=st.dictionaries(TEXTS, TEXTS, max_size=3),
+)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(identity=IDENTITIES)
+def test_an_identity_comes_back_as_it_was(vault: Vault, identity: Identity) -> None:
+    key = secrets.token_hex(13)  # never seen before: the database outlives one example
+    vault.store(key, identity)
+    assert read(vault, key) == identity
+
+
+def test_blank_fields_never_replace_known_ones_and_uids_add_up(vault: Vault) -> None:
+    vault.store(KEY, FULL)
+    vault.store(KEY, Identity("1.2.3.MARKERUID", patient_id="CORRECTED", uids={"1.2.4": "2.25.2"}))
+    uids = {"1.2.3.MARKERUID": "2.25.1", "1.2.4": "2.25.2"}
+    assert read(vault) == replace(FULL, patient_id="CORRECTED", uids=uids)
+
+
+def test_writers_at_once_lose_none_of_their_uids(vault: Vault) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda n: vault.store(KEY, Identity("1.2.3", uids={str(n): "x"})), range(12)))
+    assert set(read(vault).uids) == {str(n) for n in range(12)}
+
+
+def test_known_says_which_studies_have_an_identity_without_opening_any(vault: Vault, audit: Audit) -> None:
+    vault.store(KEY, FULL)
+    assert vault.known([KEY, "other"]) == {KEY}
+    assert vault.known([]) == set()
+    assert audit.verify().records == 0
+
+
+def test_every_reading_is_recorded_with_who_and_what_for(vault: Vault, engine: Engine, audit: Audit) -> None:
+    vault.store(KEY, FULL)
+    read(vault)
+    with engine.connect() as connection:
+        (row,) = connection.execute(sa.select(audit_log)).all()
+    assert (row.actor, row.action, row.subject) == ("user:anna", "identity.read", KEY)
+    assert row.detail == {"purpose": "send the result back"}
+    assert audit.verify().ok
+
+
+def test_an_unknown_study_is_a_clear_error_and_no_reading(vault: Vault, audit: Audit) -> None:
+    with pytest.raises(StorageError, match="no identity for study"):
+        read(vault)
+    assert audit.verify().records == 0
+
+
+def test_another_sites_key_opens_no_identity(vault: Vault, engine: Engine, audit: Audit) -> None:
+    vault.store(KEY, FULL)
+    with pytest.raises(ObjectCorrupt, match="another site key"):
+        read(Vault(engine, b"w" * 32, audit))
+
+
+def test_a_changed_or_exchanged_row_does_not_open(vault: Vault, engine: Engine) -> None:
+    vault.store(KEY, FULL)
+    vault.store("T" * 26, replace(FULL, patient_name="Other"))
+    swap = "UPDATE medai.identities a SET sealed = b.sealed FROM medai.identities b WHERE a.study_key <> b.study_key"
+    with engine.begin() as connection:
+        connection.execute(sa.text(swap))
+    for key in (KEY, "T" * 26):
+        with pytest.raises(ObjectCorrupt):
+            read(vault, key)
+    with engine.begin() as connection:
+        connection.execute(sa.update(identities).values(sealed=b"\x01short"))
+    with pytest.raises(ObjectCorrupt):
+        read(vault)
+
+
+def test_no_column_of_any_table_shows_an_identity(vault: Vault, engine: Engine) -> None:
+    vault.store(KEY, FULL)
+    read(vault)
+    shown = everything(engine)
+    assert KEY in shown
+    for marker in ("MARKER", "19010203", "19520304", "Zoë"):
+        assert marker not in shown
+        assert marker.encode().hex() not in shown
+    assert "MARKER" not in repr(vault) + repr(FULL)
+
+
+def everything(engine: Engine) -> str:
+    """Every row of every table as text, as a dump would show it."""
+    with engine.connect() as connection:
+        names = [f'"{t.schema}"."{t.name}"' for t in metadata.tables.values()]
+        return "\n".join(
+            str(row) for name in names for row in connection.scalars(sa.text(f"SELECT t::text FROM {name} t"))
+        )
