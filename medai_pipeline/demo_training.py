@@ -1,0 +1,206 @@
+"""The demo models from scratch: phantoms, through the same normalization as studies, into `models.train`.
+
+Joins siblings, as `stages` does; knows no Dagster and no DICOM files. Writes weights, fitted numbers and the model card.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from medai_pipeline.dicom.normalize import normalize
+from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, CatalogEntry, catalog, entry
+from medai_pipeline.phantoms.image import PhantomImage
+from medai_pipeline.records import InputContract
+
+log = logging.getLogger(__name__)
+
+GRID = 14  # cells across a map: 224 pixels at a stride of 16
+Progress = Callable[[str, int, int, float], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One image as the model sees it. `boxes`: class index and (x0, y0, x1, y1) in tensor pixels."""
+
+    study: int
+    pixels: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    masks: np.ndarray
+    boxes: tuple[tuple[int, tuple[float, float, float, float]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a demo model is trained: studies for training and for each of validation and test, epochs."""
+
+    studies: int
+    held_out: int
+    epochs: int
+    images: Callable[[int, bool], list[PhantomImage]]
+
+
+def _films(seed: int, training: bool) -> list[PhantomImage]:
+    from medai_pipeline.phantoms.chest_xray import render_chest_xray
+
+    rng = np.random.default_rng([seed, 9])
+    rows = int(rng.choice([288, 320, 384, 448])) if training else 448
+    columns = int(rows * rng.uniform(0.84, 1.02))
+    if training:  # the view with more to see is seen more often
+        return [render_chest_xray(seed, None, str(rng.choice(["PA", "LATERAL"], p=[0.68, 0.32])), rows, columns)]
+    return [render_chest_xray(seed, None, view, rows, columns) for view in ("PA", "LATERAL")]
+
+
+def _ct(seed: int, training: bool) -> list[PhantomImage]:
+    from medai_pipeline.phantoms.chest_ct import render_chest_ct
+
+    return [render_chest_ct(seed, None, slices=6 if training else 20, rows=256, columns=256)]
+
+
+def _mr(seed: int, training: bool) -> list[PhantomImage]:
+    from medai_pipeline.phantoms.brain_mr import render_brain_mr
+
+    return [render_brain_mr(seed, None, slices=6 if training else 20, rows=256, columns=256)]
+
+
+RECIPES: dict[str, Recipe] = {
+    "demo-chest-xray": Recipe(5000, 400, 6, _films),
+    "demo-chest-ct": Recipe(900, 200, 5, _ct),
+    "demo-brain-mr": Recipe(900, 200, 5, _mr),
+}
+
+
+def study_seed(seed: int, split: str, index: int) -> int:
+    """Seeds of training, validation and test never meet, nor those of small seeds that people use."""
+    return 10_000_000 * (seed + 1) + {"train": 0, "validation": 1, "test": 2}[split] * 1_000_000 + index
+
+
+def samples_of(model: CatalogEntry, seed: int, training: bool = False) -> list[Sample]:
+    """All images of one phantom study, through the normalization that inference uses."""
+    recipe = RECIPES[model.name]
+    samples = []
+    for phantom in recipe.images(seed, training):
+        volume = phantom.pixels if phantom.pixels.ndim == 3 else phantom.pixels[None]
+        for frame, plane in enumerate(volume):
+            window = _window(model.contract, np.random.default_rng([seed, 10, frame]))
+            pixels, placement = normalize(plane, model.contract, window=window)
+            boxes = []
+            for box in phantom.boxes:
+                if box.frame == frame:
+                    x0, y0, x1, y1 = box.box
+                    boxes.append(
+                        (
+                            model.classes.index(box.label),
+                            (
+                                x0 * placement.scale_x + placement.offset_x,
+                                y0 * placement.scale_y + placement.offset_y,
+                                x1 * placement.scale_x + placement.offset_x,
+                                y1 * placement.scale_y + placement.offset_y,
+                            ),
+                        )
+                    )
+            samples.append(_sample(model, seed, pixels, tuple(boxes)))
+    return samples
+
+
+def _window(contract: InputContract, rng: np.random.Generator) -> tuple[float, float] | None:
+    """Films come with a VOI window or without one."""
+    if contract.scaling != "xray" or rng.random() < 0.4:
+        return None
+    return 2048 + rng.uniform(-200, 200), 4096 * rng.uniform(0.8, 1.05)
+
+
+def _sample(model: CatalogEntry, study: int, pixels: np.ndarray, boxes) -> Sample:
+    classes = len(model.classes)
+    cell = model.contract.width / GRID
+    targets, weights = np.zeros(classes, np.float32), np.ones(classes, np.float32)
+    masks = np.zeros((classes, GRID, GRID), np.float32)
+    edges = np.arange(GRID) * cell
+    for k, (x0, y0, x1, y1) in boxes:
+        targets[k] = 1
+        across = np.clip(np.minimum(x1, edges + cell) - np.maximum(x0, edges), 0, None)
+        down = np.clip(np.minimum(y1, edges + cell) - np.maximum(y0, edges), 0, None)
+        cover = np.outer(down, across) / max(1e-6, (down[:, None] * across[None]).max())
+        masks[k] = np.maximum(masks[k], cover)
+    for k in range(classes):
+        own = [(x1 - x0) * (y1 - y0) for j, (x0, y0, x1, y1) in boxes if j == k]
+        if own and max(own) < 25:  # the last slice of a ball: neither there nor absent
+            weights[k] = 0
+    return Sample(study, pixels.astype(np.float16), targets, weights, (masks * 255).astype(np.uint8), boxes)
+
+
+def _samples_for(task: tuple[str, int, bool]) -> list[Sample]:
+    import cv2
+
+    cv2.setNumThreads(1)
+    name, seed, training = task
+    return samples_of(entry(name), seed, training)
+
+
+def render_split(
+    name: str, seed: int, split: str, studies: int, workers: int, progress: Progress | None = None
+) -> list[Sample]:
+    """The samples of a whole split, drawn by `workers` processes; order and content depend on the seed alone."""
+    tasks = [(name, study_seed(seed, split, index), split == "train") for index in range(studies)]
+    samples: list[Sample] = []
+    for done, part in enumerate(_mapped(tasks, workers), 1):
+        samples += part
+        if progress and (done % 50 == 0 or done == studies):
+            progress(f"{name}: drawing {split}", done, studies, 0.0)
+    return samples
+
+
+def _mapped(tasks: list[tuple[str, int, bool]], workers: int) -> Iterator[list[Sample]]:
+    if workers <= 1:
+        yield from map(_samples_for, tasks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_samples_for, tasks, chunksize=16)
+
+
+def train_demo(
+    name: str = "all",
+    out_dir: Path = PACKAGED_WEIGHTS,
+    seed: int = 0,
+    *,
+    images: int | None = None,
+    held_out: int | None = None,
+    epochs: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict]:
+    """Train one demo model, or "all", and write weights, fitted numbers and card into `out_dir`.
+
+    `images`: training studies (a film study gives one image, a volume six slices), `held_out`: studies for each of
+    validation and test; None takes the recipe's. `progress(what, done, total, loss)`. Returns the metrics by name.
+    """
+    from medai_pipeline.models.evaluate import report
+    from medai_pipeline.models.train import Schedule, TrainingSet, fit
+
+    results = {}
+    for model in [m for m in catalog() if m.demo] if name == "all" else [entry(name)]:
+        recipe = RECIPES[model.name]
+        workers = workers or os.cpu_count() or 1
+        train = render_split(model.name, seed, "train", images or recipe.studies, workers, progress)
+        data = TrainingSet(*(np.stack([getattr(s, f) for s in train]) for f in ("pixels", "targets", "weights", "masks")))
+        schedule = Schedule(epochs or recipe.epochs, intensity_jitter=0.06 if model.contract.scaling == "ct-chest" else 0.15)
+        network = fit(
+            model, data, schedule, seed, (lambda step, steps, loss, n=model.name: progress(f"{n}: training", step, steps, loss)) if progress else None
+        )
+        held = {
+            split: render_split(model.name, seed, split, held_out or recipe.held_out, workers, progress)
+            for split in ("validation", "test")
+        }
+        results[model.name] = report(model, network, held["validation"], held["test"], Path(out_dir), {
+            "seed": seed, "training_images": len(train), "training_studies": images or recipe.studies,
+            "held_out_studies": held_out or recipe.held_out, "epochs": schedule.epochs,
+        })
+    return results

@@ -1,0 +1,78 @@
+"""The model card of a demo model, as Markdown, from what training measured. Text only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medai_pipeline.models.catalog import CatalogEntry
+
+_CARD = """# {name} {version}
+
+**Synthetic phantoms; no clinical value. Research use only.**
+
+| | |
+|---|---|
+| Architecture | timm `{architecture}` {options}, pooled linear head, random start (no pretrained weights) |
+| Input | {channels} x {height} x {width}, intensity rule `{scaling}` |
+| Modalities, body part | {modalities}; {body_parts} |
+| Findings | {classes} |
+| A study's probability | {aggregation} over its images, temperature {temperature} |
+| Weights | {weights_file}, {megabytes:.1f} MB, SHA-256 `{digest}` |
+| Licence | {licence} |
+
+## Data
+
+Rendered by `medai_pipeline.phantoms`: {training_images} images of {training_studies} studies for training,
+{held_out_studies} studies each for validation (temperature, thresholds) and test. Seeds of the three never meet.
+No picture of a person was used. Seed {seed}, {epochs} epochs. `medai models train --demo {name}` reproduces it.
+
+## Held-out results ({test_studies} test studies, {test_images} images)
+
+| finding | AUC images | AUC studies | sensitivity | specificity | pointing | threshold |
+|---|---|---|---|---|---|---|
+{rows}
+
+Sensitivity and specificity are of studies at the threshold. Pointing: share of images rightly called positive whose
+class activation map has its maximum inside a true box grown by one map cell. Expected calibration error
+{calibration_error}. Normal studies called normal: {normals:.1%}.
+
+## Limits
+
+It has seen drawings alone. On pictures of people its output means nothing; it exists so that the pipeline can be tried
+out and tested from end to end.
+"""
+
+
+def write_card(entry: CatalogEntry, facts: dict[str, Any], size_bytes: int) -> str:
+    """`facts` as `evaluate.report` writes them into the JSON file beside the weights."""
+    held, training = facts["held_out"], facts["training"]
+    keys = ("auc_images", "auc_studies", "sensitivity_studies", "specificity_studies", "pointing", "threshold")
+    rows = "\n".join(
+        f"| {label} | " + " | ".join(f"{figures[key]:.3f}" for key in keys) + " |"
+        for label, figures in held["classes"].items()
+    )
+    return _CARD.format(
+        name=entry.name,
+        version=entry.version,
+        architecture=entry.architecture,
+        options=", ".join(f"{key}={value}" for key, value in entry.options.items()),
+        channels=entry.contract.channels,
+        height=entry.contract.height,
+        width=entry.contract.width,
+        scaling=entry.contract.scaling,
+        modalities=", ".join(entry.modalities),
+        body_parts=", ".join(entry.body_parts),
+        classes=", ".join(entry.classes),
+        aggregation=entry.aggregation,
+        temperature=facts["temperature"],
+        weights_file=entry.weights_file,
+        megabytes=size_bytes / 1e6,
+        digest=facts["weights_sha256"],
+        licence=entry.licence,
+        rows=rows,
+        calibration_error=held["calibration_error"],
+        normals=held["normal_studies_called_normal"],
+        test_studies=held["studies"],
+        test_images=held["images"],
+        **training,
+    )

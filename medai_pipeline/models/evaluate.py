@@ -1,0 +1,145 @@
+"""A trained network on held-out studies: temperature, thresholds, AUC, calibration, pointing; then the files of a release.
+
+Samples come as a sequence of objects with `study, pixels, targets, weights, boxes` (see `demo_training.Sample`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medai_pipeline.models import metrics
+from medai_pipeline.models.card import write_card
+from medai_pipeline.models.catalog import CatalogEntry
+from medai_pipeline.models.infer import aggregate, predict, probabilities_of
+from medai_pipeline.models.load import LoadedModel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What the network says about N held-out images of S studies, beside the truth."""
+
+    logits: np.ndarray  # (N, K)
+    peaks: np.ndarray  # (N, K, 2): x and y of the map's maximum, in tensor pixels
+    cell: float
+    targets: np.ndarray  # (N, K)
+    weights: np.ndarray  # (N, K)
+    studies: np.ndarray  # (N,)
+    boxes: tuple[Any, ...]
+
+    def study_truth(self) -> np.ndarray:
+        return np.stack([self.targets[self.studies == study].max(axis=0) for study in np.unique(self.studies)])
+
+    def study_scores(self, entry: CatalogEntry) -> np.ndarray:
+        probabilities = probabilities_of(self.logits, entry)
+        return np.stack([aggregate(probabilities[self.studies == study], entry)[0] for study in np.unique(self.studies)])
+
+
+def answers(entry: CatalogEntry, network: Any, samples: Sequence[Any], batch_size: int = 32) -> Answers:
+    """Run the network over all samples, as inference does."""
+    from medai_pipeline.models.network import head_of
+
+    head = head_of(network)
+    weight, bias = (tensor.detach().numpy() for tensor in (head.weight, head.bias))
+    model = LoadedModel(dataclasses.replace(entry, temperature=1.0), network.eval(), "cpu", "", weight, bias)
+    logits, peaks, cell = [], [], 1.0
+    for start in range(0, len(samples), batch_size):
+        images = predict(model, np.stack([s.pixels for s in samples[start : start + batch_size]]).astype(np.float32), batch_size)
+        maps = np.einsum("ndhw,kd->nkhw", images.features, weight)
+        cell = entry.contract.width / maps.shape[-1]
+        top = maps.reshape(*maps.shape[:2], -1).argmax(-1)
+        peaks.append((np.stack([top % maps.shape[-1], top // maps.shape[-1]], -1) + 0.5) * cell)
+        logits.append(images.logits)
+    return Answers(
+        np.concatenate(logits),
+        np.concatenate(peaks),
+        cell,
+        np.stack([s.targets for s in samples]),
+        np.stack([s.weights for s in samples]),
+        np.array([s.study for s in samples]),
+        tuple(s.boxes for s in samples),
+    )
+
+
+def fitted(entry: CatalogEntry, validation: Answers) -> CatalogEntry:
+    """The entry with temperature and study thresholds from the validation studies."""
+    entry = dataclasses.replace(entry, temperature=metrics.fit_temperature(validation.logits, validation.targets))
+    scores, truth = validation.study_scores(entry), validation.study_truth()
+    thresholds = tuple(round(metrics.fit_threshold(scores[:, k], truth[:, k]), 4) for k in range(len(entry.classes)))
+    return dataclasses.replace(entry, thresholds=thresholds)
+
+
+def measure(entry: CatalogEntry, test: Answers) -> dict[str, Any]:
+    """Held-out figures by class, and those of whole studies."""
+    probabilities = probabilities_of(test.logits, entry)
+    scores, truth = test.study_scores(entry), test.study_truth()
+    called = scores >= np.array(entry.thresholds)
+    classes = {}
+    for k, label in enumerate(entry.classes):
+        use = test.weights[:, k] > 0
+        classes[label] = {
+            "auc_images": round(metrics.auc(test.logits[use, k], test.targets[use, k]), 4),
+            "auc_studies": round(metrics.auc(scores[:, k], truth[:, k]), 4),
+            "sensitivity_studies": round(float(called[truth[:, k] > 0, k].mean()), 4),
+            "specificity_studies": round(float((~called[truth[:, k] == 0, k]).mean()), 4),
+            "pointing": round(_pointing(test, probabilities, entry, k), 4),
+            "threshold": entry.thresholds[k],
+        }
+    normal = truth.max(axis=1) == 0
+    return {
+        "classes": classes,
+        "calibration_error": round(metrics.calibration_error(probabilities, test.targets), 4),
+        "normal_studies_called_normal": round(float((~called[normal].any(axis=1)).mean()), 4),
+        "images": len(test.logits),
+        "studies": len(truth),
+    }
+
+
+def _pointing(test: Answers, probabilities: np.ndarray, entry: CatalogEntry, k: int) -> float:
+    """Share of images rightly called positive whose map has its maximum in a true box, grown by one cell."""
+    hits = []
+    for row in np.flatnonzero((test.targets[:, k] > 0) & (probabilities[:, k] >= entry.thresholds[k])):
+        x, y = test.peaks[row, k]
+        grow = test.cell
+        hits.append(
+            any(x0 - grow <= x < x1 + grow and y0 - grow <= y < y1 + grow for j, (x0, y0, x1, y1) in test.boxes[row] if j == k)
+        )
+    return float(np.mean(hits)) if hits else float("nan")
+
+
+def report(
+    entry: CatalogEntry,
+    network: Any,
+    validation: Sequence[Any],
+    test: Sequence[Any],
+    out_dir: Path,
+    training: dict[str, Any],
+) -> dict[str, Any]:
+    """Fit, measure, and write `<name>-<version>` .safetensors, .json (what the catalog reads) and .md (the card)."""
+    from safetensors.torch import save
+
+    from medai_pipeline.models.train import weights_of
+
+    entry = fitted(entry, answers(entry, network, validation))
+    results = measure(entry, answers(entry, network, test))
+    data = save(weights_of(network))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / entry.weights_file).write_bytes(data)
+    facts = {
+        "weights_sha256": hashlib.sha256(data).hexdigest(),
+        "temperature": round(entry.temperature, 4),
+        "thresholds": list(entry.thresholds),
+        "training": training,
+        "held_out": results,
+    }
+    stem = entry.weights_file.removesuffix(".safetensors")
+    (out_dir / f"{stem}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (out_dir / f"{stem}.md").write_text(write_card(entry, facts, len(data)), encoding="utf-8")
+    return facts

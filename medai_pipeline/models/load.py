@@ -1,0 +1,107 @@
+"""Weights from a file to a network that answers: found, digest-checked, finite, complete; cached per process."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medai_pipeline.errors import WeightsMissing, WeightsRefused
+from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, CatalogEntry
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+_CACHE: dict[tuple[str, str, str, str], LoadedModel] = {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A network with its weights on a device. `head_weight` (K, D) and `head_bias` (K,) are its linear head's."""
+
+    entry: CatalogEntry
+    network: torch.nn.Module
+    device: str
+    weights_sha256: str
+    head_weight: np.ndarray
+    head_bias: np.ndarray
+
+
+def weights_path(entry: CatalogEntry, models_path: Path | None) -> Path:
+    """Where the weights lie: a demo model's in the package, a site's under MODEL_PATH. Raises WeightsMissing that says where."""
+    place = PACKAGED_WEIGHTS if entry.demo else models_path
+    if place is None:
+        raise WeightsMissing(f"{entry.name} needs weights of the site: set MODEL_PATH to the folder of {entry.weights_file}")
+    path = Path(place) / entry.weights_file
+    if not path.is_file():
+        raise WeightsMissing(f"no weights for {entry.name}@{entry.version}: put the file at {path}")
+    return path
+
+
+def load(entry: CatalogEntry, models_path: Path | None = None, device: str = "cpu") -> LoadedModel:
+    """The model ready to answer, on "cpu" or "cuda" (the CPU when there is no CUDA device).
+
+    Raises WeightsMissing; WeightsRefused when the digest, the names, the shapes or the values are wrong.
+    """
+    path = weights_path(entry, models_path)
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if entry.weights_sha256 and digest != entry.weights_sha256:
+        raise WeightsRefused(
+            f"weights of {entry.name}@{entry.version} have digest {digest[:12]}, expected {entry.weights_sha256[:12]}: "
+            "restore the file"
+        )
+    device = _device(device)
+    key = (entry.name, entry.version, digest, device)
+    if key not in _CACHE:
+        _CACHE[key] = _build(entry, data, digest, device)
+    return _CACHE[key]
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        log.info("no CUDA device here: the CPU serves")
+        return "cpu"
+    return wanted
+
+
+def _build(entry: CatalogEntry, data: bytes, digest: str, device: str) -> LoadedModel:
+    from safetensors import SafetensorError
+    from safetensors.torch import load as read
+
+    from medai_pipeline.models.network import build, head_of
+
+    try:
+        state = read(data)
+    except SafetensorError as error:
+        raise WeightsRefused(f"weights of {entry.name} are not a safetensors file: {error}") from error
+    network = build(entry)
+    _check(entry, state, network.state_dict())
+    network.load_state_dict(state, strict=False)  # only batch counters may be absent: _check has looked
+    network = network.eval().to(device)
+    head = head_of(network)
+    weight = head.weight.detach().float().cpu().numpy()
+    bias = head.bias.detach().float().cpu().numpy()
+    return LoadedModel(entry, network, device, digest, weight, bias)
+
+
+def _check(entry: CatalogEntry, state: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raises WeightsRefused with the names that are missing, unknown, of another shape, or not finite."""
+    needed = {name for name in expected if not name.endswith("num_batches_tracked")}
+    problems = {
+        "missing": sorted(needed - set(state)),
+        "unknown": sorted(set(state) - set(expected)),
+        "of another shape": sorted(n for n in needed & set(state) if state[n].shape != expected[n].shape),
+        "not finite": sorted(n for n, value in state.items() if not bool(value.isfinite().all())),
+    }
+    found = [f"{what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" for what, names in problems.items() if names]
+    if found:
+        raise WeightsRefused(f"weights of {entry.name}@{entry.version} do not fit ({'; '.join(found)})")

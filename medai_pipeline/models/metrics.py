@@ -1,0 +1,55 @@
+"""How good predictions are: AUC, calibration error, temperature, thresholds. Arrays in, numbers out; no torch, no models."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def auc(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Area under the ROC curve by ranks (ties count half). NaN when one class is absent."""
+    truth = truth.astype(bool)
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if not positives or not negatives:
+        return float("nan")
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error over all classes: |confidence - frequency|, weighted by the bins' sizes."""
+    flat, hits = probabilities.ravel(), truth.ravel().astype(float)
+    index = np.minimum((flat * bins).astype(int), bins - 1)
+    error = 0.0
+    for b in range(bins):
+        inside = index == b
+        if inside.any():
+            error += inside.mean() * abs(flat[inside].mean() - hits[inside].mean())
+    return float(error)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
+
+
+def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+    """The temperature with the least log loss on (N, K) logits, within 0.25 to 8."""
+    grid = np.exp(np.linspace(np.log(0.25), np.log(8), 120))
+    losses = []
+    for temperature in grid:
+        z = logits / temperature
+        losses.append(np.mean(np.logaddexp(0, z) - truth * z))
+    return float(grid[int(np.argmin(losses))])
+
+
+def fit_threshold(scores: np.ndarray, truth: np.ndarray, false_alarms: float = 0.02) -> float:
+    """A threshold on study scores: halfway (in logits) between the negatives' upper and the positives' lower tail.
+
+    Never below what leaves at most `false_alarms` of the negatives above it.
+    """
+    truth = truth.astype(bool)
+    logit = np.log(np.clip(scores, 1e-6, 1 - 1e-6) / (1 - np.clip(scores, 1e-6, 1 - 1e-6)))
+    floor = float(np.quantile(logit[~truth], 1 - false_alarms))
+    reach = float(np.quantile(logit[truth], 0.05))
+    chosen = 0.5 * (floor + reach) if reach > floor else floor + 1e-3
+    return float(np.clip(sigmoid(np.array(chosen)), 0.02, 0.98))

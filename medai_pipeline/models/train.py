@@ -1,0 +1,164 @@
+"""The training loop of the demo models: arrays in, weights out. What the images show is not known here.
+
+Beside the usual loss on the pooled logits, each cell of the class activation map learns whether a finding lies there:
+the boxes of the training images are true, so the map may be taught to point. The trained network is a plain timm model.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from medai_pipeline.models.catalog import CatalogEntry
+from medai_pipeline.models.network import build, forward, head_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSet:
+    """N images, K classes. `images` float16 (N, C, H, W); `targets` 0 or 1 (N, K); `weights` (N, K), 0 leaves a class out;
+    `masks` uint8 (N, K, h, w): 255 where the finding lies."""
+
+    images: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    masks: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    epochs: int
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+    pointing_weight: float = 2.0
+    intensity_jitter: float = 0.15
+
+
+def fit(
+    entry: CatalogEntry,
+    data: TrainingSet,
+    schedule: Schedule,
+    seed: int,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> nn.Module:
+    """A network trained from random weights. Same data, seed and thread count give the same weights on one machine.
+
+    `progress(step, steps, loss)` is called after every batch.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model = build(entry).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    points = _PointingLoss(len(entry.classes))
+    optimizer = _optimizer(model, points, schedule)
+    batches = math.ceil(len(data.images) / schedule.batch_size)
+    steps = schedule.epochs * batches
+    rates = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps, pct_start=0.2
+    )
+    for epoch in range(schedule.epochs):
+        order = torch.randperm(len(data.images), generator=generator)
+        for batch in range(batches):
+            rows = order[batch * schedule.batch_size : (batch + 1) * schedule.batch_size].numpy()
+            if len(rows) < 2:  # batch normalization needs two
+                continue
+            loss = _loss(model, points, data, rows, schedule, generator, entry.dropout)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            rates.step()
+            if progress:
+                progress(epoch * batches + batch + 1, steps, float(loss.detach()))
+    return model.eval()
+
+
+def _optimizer(model: nn.Module, points: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """The head learns faster: a small finding must outweigh the mean over the whole map."""
+    head = list(head_of(model).parameters())
+    own = {id(parameter) for parameter in head}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in own]
+    return torch.optim.AdamW(
+        [
+            {"params": rest, "lr": schedule.learning_rate, "weight_decay": schedule.weight_decay},
+            {"params": [*head, *points.parameters()], "lr": 5 * schedule.learning_rate, "weight_decay": 0.0},
+        ]
+    )
+
+
+class _PointingLoss(nn.Module):
+    """Cell by cell: does the class activation map say where the finding is? Scale and offset are learnt beside."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.full((classes,), -2.0))
+        self.offset = nn.Parameter(torch.full((classes,), -2.0))
+
+    def forward(self, maps: torch.Tensor, masks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        logits = maps * self.log_scale.exp()[None, :, None, None] + self.offset[None, :, None, None]
+        cells = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+        inside, outside = masks, 1 - masks
+        # Each image counts the finding's cells as much as all others together, however small the finding is.
+        lit = (cells * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1)
+        dark = (cells * outside).sum((2, 3)) / outside.sum((2, 3)).clamp(min=1)
+        hardest = (cells * outside).flatten(2).topk(3, dim=2).values.mean(2)
+        return ((lit + dark + 0.1 * hardest) * weights).mean()
+
+
+def _loss(model, points, data: TrainingSet, rows: np.ndarray, schedule: Schedule, generator, dropout: float):
+    images = torch.from_numpy(data.images[rows].astype(np.float32))
+    masks = torch.from_numpy(data.masks[rows].astype(np.float32) / 255)
+    targets = torch.from_numpy(data.targets[rows].astype(np.float32))
+    weights = torch.from_numpy(data.weights[rows].astype(np.float32))
+    images, masks = _augment(images, masks, generator, schedule.intensity_jitter)
+    features, pooled, _ = forward(model, images.contiguous(memory_format=torch.channels_last))
+    head = head_of(model)
+    logits = head(functional.dropout(pooled, dropout))
+    study = (functional.binary_cross_entropy_with_logits(logits, targets, reduction="none") * weights).mean()
+    maps = torch.einsum("ndhw,kd->nkhw", features, head.weight)
+    return study + schedule.pointing_weight * points(maps, masks, weights)
+
+
+def _augment(
+    images: torch.Tensor, masks: torch.Tensor, generator: torch.Generator, jitter: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Small turns, shifts and sizes, contrast and noise. Never mirrored: left and right mean something."""
+    n = len(images)
+
+    def uniform(size: float) -> torch.Tensor:
+        return (torch.rand(n, generator=generator) * 2 - 1) * size
+
+    angle, scale = uniform(0.10), 1 + uniform(0.10)
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = scale * angle.cos()
+    theta[:, 0, 1] = -scale * angle.sin()
+    theta[:, 1, 0] = scale * angle.sin()
+    theta[:, 0, 2], theta[:, 1, 2] = uniform(0.10), uniform(0.10)
+    images = functional.grid_sample(
+        images, functional.affine_grid(theta, list(images.shape), align_corners=False), align_corners=False
+    )
+    masks = functional.grid_sample(
+        masks, functional.affine_grid(theta, list(masks.shape), align_corners=False), align_corners=False
+    )
+    gain, shift = (1 + uniform(jitter))[:, None, None, None], uniform(jitter / 2)[:, None, None, None]
+    gamma = torch.exp(uniform(jitter * 1.5))[:, None, None, None]
+    noise = torch.randn(images.shape, generator=generator) * (torch.rand(n, generator=generator) * 0.02)[:, None, None, None]
+    images = (images.clamp(0, 1) ** gamma * gain + shift + noise).clamp(0, 1)
+    return images, masks.clamp(0, 1)
+
+
+def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state as float32 tensors, ready to be written; counters that only training needs are left out."""
+    return {
+        name: value.detach().contiguous().float().cpu()
+        for name, value in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
