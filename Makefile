@@ -16,6 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 setup: $(VENV)/.installed
 
 demo: setup
+	@[ -n "$$ORTHANC_URL" ] || sh deploy/apt-install.sh Orthanc=orthanc
 	@$(BIN)/medai demo $(ARGS)
 
 test: setup

@@ -153,6 +153,7 @@ class DeidentifiedStudy:
     profile: str
     instances: tuple[Instance, ...]
     problems: tuple[Problem, ...] = ()
+    checks: tuple[QualityResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +215,7 @@ class StudyTensors:
     problems: tuple[Problem, ...] = ()
     no_model_reason: str = ""
     body_part_assumed: bool = False
+    checks: tuple[QualityResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +254,7 @@ class StudyPrediction:
     feature_rows: tuple[int, ...]
     head: np.ndarray
     demo: bool = False
+    checks: tuple[QualityResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

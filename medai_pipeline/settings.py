@@ -75,6 +75,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MEDAI_CODE_PORT", "3001", int, "port of the Dagster code server, on 127.0.0.1"),
     Setting("MEDAI_ORTHANC_PORT", "8042", int, "HTTP port of the local Orthanc, on 127.0.0.1"),
     Setting("MEDAI_DICOM_PORT", "4242", int, "DICOM port of the local Orthanc, on 127.0.0.1"),
+    Setting("MEDAI_WORKERS", "1", int, "warm worker processes on this machine, and runs at once"),
     Setting("MEDAI_BROKER_URL", "", _optional, "Celery broker of the warm workers; empty: the Postgres above"),
     Setting("MEDAI_LOG_LEVEL", "INFO", str, "DEBUG, INFO, WARNING or ERROR"),
 )
@@ -107,6 +108,7 @@ class Settings:
     code_port: int
     orthanc_port: int
     dicom_port: int
+    workers: int
     broker_url: str | None
     log_level: str
 
@@ -156,7 +158,7 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
 def _validate(settings: Settings) -> None:
     if not 0 <= settings.gradcam_alpha <= 1:
         raise SettingsError("GRADCAM_ALPHA must lie between 0 and 1")
-    for attribute in ("studies_per_run", "fetch_concurrency", "max_attempts", "sensor_seconds"):
+    for attribute in ("studies_per_run", "fetch_concurrency", "max_attempts", "sensor_seconds", "workers"):
         if getattr(settings, attribute) < 1:
             raise SettingsError(f"MEDAI_{attribute.upper()} must be at least 1")
 

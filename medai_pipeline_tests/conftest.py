@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["medai_pipeline_tests.postgres"]
+pytest_plugins = ["medai_pipeline_tests.postgres", "medai_pipeline_tests.orthanc", "medai_pipeline_tests.pipeline"]
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -39,8 +39,8 @@ Table = Callable[[Context], Sequence[Sequence[Service]]]
 
 
 def dagster_services(context: Context) -> Sequence[Sequence[Service]]:
-    """Code server; then daemon and web page."""
-    return ((code_server(context),), (daemon(context), webserver(context)))
+    """Code server and worker; then daemon and web page."""
+    return ((code_server(context), worker(context)), (daemon(context), webserver(context)))
 
 
 def code_server(context: Context, module: str = CODE_MODULE) -> Service:
@@ -55,6 +55,24 @@ def code_server(context: Context, module: str = CODE_MODULE) -> Service:
         shown=f"{LOOPBACK}:{port}",
         start_timeout_s=120,
         keep_orphans=True,  # a run that the killed server had begun finishes by itself
+    )
+
+
+def worker(context: Context) -> Service:
+    """Executes the runs. It is ready at once: a run that comes while it still imports waits in the broker."""
+    count = context.settings.workers
+    return Service(
+        name="worker",
+        command=(
+            *(context.python, "-m", "celery", "-A", "medai_pipeline.orchestration.worker", "worker"),
+            *("-Q", "dagster", "-c", str(count), "--prefetch-multiplier", "1", "--max-tasks-per-child", "500"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+            *("-l", context.settings.log_level),
+        ),
+        ready=lambda: True,
+        environment=context.environment,
+        shown=f"{count} process{'es' if count > 1 else ''}, models loaded once",
+        grace_s=10,
     )
 
 

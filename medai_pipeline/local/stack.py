@@ -53,11 +53,11 @@ class Stack:
         self._given = settings
         self._echo = echo
         self._services = services
-        self._interrupted = threading.Event()
+        self.interrupted = threading.Event()
         self._wake = threading.Event()
         self._handlers: dict[signal.Signals, Any] = {}
         self._lock = HomeLock(self.home.run / "stack.lock")
-        self._supervisor = Supervisor(self.home, echo, self._interrupted)
+        self._supervisor = Supervisor(self.home, echo, self.interrupted)
         self._supervisor.failed = self._wake
 
     def __enter__(self) -> Stack:
@@ -81,12 +81,12 @@ class Stack:
     def wait(self) -> None:
         """Returns at SIGINT, SIGTERM or `interrupt()`. Raises StackError when a service had to be given up."""
         self._wake.wait()
-        if self._supervisor.failure and not self._interrupted.is_set():
+        if self._supervisor.failure and not self.interrupted.is_set():
             raise self._supervisor.failure
 
     def interrupt(self) -> None:
         """Ends `wait()`, or a start that is under way."""
-        self._interrupted.set()
+        self.interrupted.set()
         self._wake.set()
 
     def stop(self) -> None:
@@ -104,6 +104,7 @@ class Stack:
 
     def environment(self) -> dict[str, str]:
         """The children's environment: ours, with every setting as it is in effect."""
+        from medai_pipeline.orchestration.celery_urls import celery_urls
         from medai_pipeline.storage.database import dagster_url
 
         values = {setting.variable: getattr(self.settings, setting.attribute) for setting in SETTINGS}
@@ -111,6 +112,7 @@ class Stack:
         told |= {"MEDAI_HOME": str(self.home.root), "DAGSTER_HOME": str(self.home.dagster)}
         if self.settings.database_url:
             told["MEDAI_DAGSTER_DATABASE_URL"] = dagster_url(self.settings.database_url)
+            told |= celery_urls(told["MEDAI_DAGSTER_DATABASE_URL"], self.settings.broker_url)
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
         return {**os.environ, **told, "PATH": path, "DAGSTER_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
 

@@ -110,6 +110,15 @@ class Studies:
             reason=reason, next_attempt_at=None, updated_at=now,
         )  # fmt: skip
 
+    def keep_report(self, study_key: str, revision: int, run_id: str, now: datetime) -> bool:
+        """A run over some stages only is over: the report that was there counts on. False when there is none."""
+        return bool(
+            self._update(
+                _one(study_key, revision) & _held_by(run_id) & studies.c.report_id.is_not(None),
+                state=StudyState.REPORTED, updated_at=now,
+            )
+        )  # fmt: skip
+
     def advance(self, study_key: str, revision: int, run_id: str, stage: str, now: datetime) -> bool:
         """The run is at `stage` now. False when it holds the revision no more: it must stop."""
         return bool(self._update(_one(study_key, revision) & _held_by(run_id), stage=stage, updated_at=now))

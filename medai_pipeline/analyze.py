@@ -1,0 +1,175 @@
+"""`medai analyze` and `medai deidentify`: studies found in folders through the stages, without any server.
+
+Writes plain files under one folder a study, named by study key. A study that fails is an outcome with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from medai_pipeline import stages
+from medai_pipeline.dicom.deidentify import Deidentifier
+from medai_pipeline.dicom.read import StudyFiles
+from medai_pipeline.errors import MedaiError, StorageFull
+from medai_pipeline.records import DeidentifiedStudy, Manifest, Problem, Report, SourceInstance
+
+STUDIES_AT_ONCE = 8
+
+
+class StudyFolder:
+    """`stages.Objects` over plain files: what was received stays where it is, what is made goes to the study's folder."""
+
+    def __init__(self, root: Path, sources: Mapping[str, Path]) -> None:
+        self.root = root
+        self._sources = sources
+
+    def put(self, name: str, data: bytes) -> None:
+        write_file(self._path(name), data)
+
+    def get(self, name: str) -> bytes:
+        return (self._sources.get(name) or self._path(name)).read_bytes()
+
+    def _path(self, name: str) -> Path:
+        kind, _, file = PurePosixPath(name).parts[0], None, PurePosixPath(name).name
+        return self.root / kind / file
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one study: its report, or the stage it stopped at and why."""
+
+    study_key: str
+    report: Report | None = None
+    stage: str = ""
+    reason: str = ""
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OneShot:
+    """How `analyze` runs: keys, where to write, what computes and draws."""
+
+    out: Path
+    study_key: Callable[[str], str]
+    deidentifier: Deidentifier
+    inference: stages.Inference
+    drawing: stages.Drawing = field(default_factory=stages.Drawing)
+    advanced: Callable[[str, str], None] = lambda study_key, stage: None  # progress
+
+
+def analyze(found: Sequence[StudyFiles], job: OneShot) -> Iterator[Outcome]:
+    """Every study through all stages; inference in batches over several studies. Yields in order of completion."""
+    for start in range(0, len(found), STUDIES_AT_ONCE):
+        chunk = _Chunk(job)
+        for files in found[start : start + STUDIES_AT_ONCE]:
+            chunk.add(files)
+        yield from chunk.run()
+
+
+def deidentify(found: Sequence[StudyFiles], job: OneShot) -> Iterator[Outcome]:
+    """De-identification alone: DIR/<study key>/anonymized/*.dcm."""
+    for files in found:
+        chunk = _Chunk(job)
+        key = chunk.add(files)
+        outcome = chunk.attempt("deidentify", key, lambda key=key, chunk=chunk: chunk.deidentify(key))
+        study = chunk.studies.get(key)
+        yield outcome or Outcome(key, problems=study.problems if study else ())
+
+
+class _Chunk:
+    """Some studies on their way; each stage goes over all that are left."""
+
+    def __init__(self, job: OneShot) -> None:
+        self.job = job
+        self.folders: dict[str, StudyFolder] = {}
+        self.manifests: dict[str, Manifest] = {}
+        self.studies: dict[str, DeidentifiedStudy] = {}
+
+    def add(self, files: StudyFiles) -> str:
+        key = self.job.study_key(files.study_instance_uid)
+        sources = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in files.paths}
+        instances = tuple(SourceInstance(f"raw/{d}", d, p.stat().st_size) for d, p in sorted(sources.items()))
+        digest = hashlib.sha256("\n".join(sorted(sources)).encode()).hexdigest()
+        self.folders[key] = StudyFolder(self.job.out / key, {f"raw/{d}": p for d, p in sources.items()})
+        self.manifests[key] = Manifest(key, 1, digest, instances)
+        return key
+
+    def deidentify(self, key: str) -> DeidentifiedStudy:
+        study, _ = stages.deidentify_study(self.manifests[key], self.folders[key], self.job.deidentifier)
+        self.studies[key] = study
+        return study
+
+    def run(self) -> Iterator[Outcome]:
+        self.failed: list[Outcome] = []
+        studies = self.each("deidentify", self.manifests, lambda key, _: self.deidentify(key))
+        studies = self.checked("check", stages.check_deidentified(list(studies.values())))
+        tensors = self.each("normalize", studies, lambda key, s: stages.normalize_study(s, self.folders[key]))
+        tensors = self.checked("check", stages.check_tensors(list(tensors.values())))
+        answers = stages.predict_studies(list(tensors.values()), self.job.inference)
+        good = self.each("predict", answers, lambda _, answer: _raised(answer))
+        predictions = self.checked("check", stages.check_predictions(list(good.values())))
+
+        def explain(key: str, prediction: Any) -> Any:
+            maps = stages.explain_study(prediction, tensors[key], studies[key], self.folders[key], self.job.drawing)
+            run = stages.Run("", datetime.now(UTC))
+            report = stages.report_study(studies[key], tensors[key], prediction, maps, run)
+            write_report(report, self.job.out / key)
+            return report
+
+        reports = self.each("report", predictions, explain)
+        yield from self.failed
+        yield from (Outcome(key, report, problems=tensors[key].problems) for key, report in reports.items())
+
+    def each(self, stage: str, values: Mapping[str, Any], work: Callable[[str, Any], Any]) -> dict[str, Any]:
+        done = {}
+        for key, value in values.items():
+            failed = self.attempt(stage, key, lambda key=key, value=value: done.update({key: work(key, value)}))
+            if failed:
+                self.failed.append(failed)
+        return done
+
+    def checked(self, stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        def refuse(_: str, value: Any) -> Any:
+            stages.refuse_blocked(value.checks)
+            return value
+
+        return self.each(stage, values, refuse)
+
+    def attempt(self, stage: str, key: str, work: Callable[[], Any]) -> Outcome | None:
+        self.job.advanced(key, stage)
+        try:
+            work()
+        except StorageFull:
+            raise  # every further study would fail alike
+        except MedaiError as error:
+            return Outcome(key, stage=stage, reason=error.reason)
+        return None
+
+
+def _raised(answer: Any) -> Any:
+    if isinstance(answer, MedaiError):
+        raise answer
+    return answer
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """report.json, report.html and overlays/*.png."""
+    for name, data in stages.report_files(report).items():
+        write_file(folder / name, data)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Whole or not at all. Raises StorageFull with what to do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageFull(f"cannot write to the output folder ({error.strerror}): make room or choose another --out") from error

@@ -1,0 +1,281 @@
+"""`medai`: thin commands. Each reads the settings, calls one function, and prints. No traceback reaches a person."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from medai_pipeline import DISCLAIMER, __version__
+from medai_pipeline.errors import MedaiError
+from medai_pipeline.settings import Settings, read_settings
+
+console = Console(stderr=True, highlight=False)
+PATHS = click.Path(exists=True, path_type=Path)
+
+
+class Commands(click.Group):
+    """Turns our errors into one line and exit code 1; anything else into one line that asks for a report."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MedaiError as error:
+            console.print(f"[red]medai:[/] {_plain(error.reason)}", soft_wrap=True)
+        except BrokenPipeError:
+            ctx.exit(1)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if logging.getLogger().isEnabledFor(logging.DEBUG):
+                raise
+            # The message of an unforeseen error could hold what it choked on: its kind is enough to report it.
+            console.print(f"[red]medai:[/] unexpected {type(error).__name__}; MEDAI_LOG_LEVEL=DEBUG shows where")
+        ctx.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="medai")
+def main() -> None:
+    """Beside a PACS: de-identify each study, predict, explain, triage, report. Research use only."""
+    logging.basicConfig(level=read_settings().log_level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpcore", "pydicom", "alembic", "great_expectations", "pynetdicom"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@main.command()
+def up() -> None:
+    """The whole stack on this machine, in the foreground, until Ctrl-C.
+
+    Starts an embedded Postgres unless DATABASE_URL is set, an Orthanc unless ORTHANC_URL is set, and Dagster.
+
+    \b
+    Examples:
+      medai up
+      MEDAI_WEB_PORT=3100 MEDAI_HOME=/srv/medai medai up
+      ORTHANC_URL=http://pacs:8042 ORTHANC_PASSWORD=... medai up
+    """
+    from medai_pipeline.local.stack import Stack
+
+    with Stack(read_settings(), echo=click.echo) as stack:
+        stack.wait()
+
+
+@main.command()
+@click.option("--exit", "leave", is_flag=True, help="Stop after the worklist instead of staying up.")
+@click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds to wait for all reports.")
+def demo(leave: bool, timeout_s: float) -> None:
+    """Synthetic studies through the real stack: sent to Orthanc, noticed, reported, listed by urgency.
+
+    \b
+    Examples:
+      medai demo           stays up until Ctrl-C: look at the pages it names
+      medai demo --exit    stops afterwards; exit code 0 only if every study was reported
+    """
+    from medai_pipeline.local.demo import run_demo
+    from medai_pipeline.local.stack import Stack
+
+    with Stack(read_settings(), echo=click.echo) as stack:
+        complete = run_demo(stack, timeout_s, echo=click.echo, progress=_progress)
+        if not leave:
+            click.echo("Stays up; Ctrl-C stops everything.")
+            stack.wait()
+    sys.exit(0 if complete else 1)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=PATHS)
+@click.option("--dicom", "node", metavar="HOST:PORT", help="Send by C-STORE to this node instead of Orthanc's REST.")
+@click.option("--aet", default="ORTHANC", show_default=True, help="Called AE title, with --dicom.")
+def send(paths: tuple[Path, ...], node: str | None, aet: str) -> None:
+    """Send DICOM files or folders to the PACS.
+
+    \b
+    Examples:
+      medai send study/ more/*.dcm
+      medai send --dicom 127.0.0.1:4242 study/
+    """
+    from medai_pipeline.local.sending import send_files
+
+    files = _files(paths)
+    with _progress("sending", len(files)) as advance:
+        summary = send_files(_attached(), files, node, aet, advance)
+    click.echo(summary.text)
+    sys.exit(0 if summary.complete else 1)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=PATHS)
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to write.")
+def analyze(paths: tuple[Path, ...], out: Path) -> None:
+    """Every study found under PATH through all stages, without any server.
+
+    Writes OUT/<study key>/report.json, report.html, anonymized/*.dcm and overlays/*.png. Exit code 0 only if every
+    study was reported.
+
+    \b
+    Examples:
+      medai analyze ~/studies --out results
+    """
+    from medai_pipeline.analyze import analyze as run
+
+    _one_shot(paths, out, run, "analyzing")
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=PATHS)
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to write.")
+def deidentify(paths: tuple[Path, ...], out: Path) -> None:
+    """De-identify DICOM files by PS3.15 Annex E (Basic Profile), without any server.
+
+    \b
+    Examples:
+      medai deidentify ~/studies --out clean
+    """
+    from medai_pipeline.analyze import deidentify as run
+
+    _one_shot(paths, out, run, "de-identifying")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--export", type=click.Path(path_type=Path, file_okay=False), help="Also write each report to this folder.")
+def worklist(as_json: bool, export: Path | None) -> None:
+    """Studies by urgency, and those still on their way or failed.
+
+    \b
+    Examples:
+      medai worklist
+      medai worklist --json | jq '.studies[] | select(.priority == "critical")'
+    """
+    from medai_pipeline.local import worklist as page
+
+    services = _services(_attached())
+    if export:
+        page.export_reports(services, export)
+    if as_json:
+        click.echo(json.dumps(page.as_json(services), indent=2))
+    else:
+        Console(highlight=False).print(page.as_table(services))
+        click.echo(DISCLAIMER)
+
+
+@main.group()
+def models() -> None:
+    """The model catalog and the demo models' training."""
+
+
+@models.command("list")
+def models_list() -> None:
+    """Models, what they are for, and whether their weights are here."""
+    from medai_pipeline.local.worklist import models_table
+
+    Console(highlight=False).print(models_table(read_settings()))
+
+
+@models.command("train")
+@click.option("--demo", "is_demo", is_flag=True, required=True, help="Train the demo models on synthetic phantoms.")
+@click.option("--model", "name", default="all", show_default=True, help="One demo model's name, or all.")
+@click.option("--out", default=Path("trained"), show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--seed", default=0, show_default=True)
+def models_train(is_demo: bool, name: str, out: Path, seed: int) -> None:
+    """Train the demo models again; prints held-out AUC a class. Synthetic phantoms, no clinical value.
+
+    \b
+    Examples:
+      medai models train --demo --model demo-chest-xray --out trained
+    """
+    from medai_pipeline.demo_training import train_demo
+
+    train_demo(name, out, seed, progress=lambda text: console.print(text))
+
+
+# what the commands share -------------------------------------------------------------------------------------
+
+
+def _attached() -> Settings:
+    """The settings, with the database and PACS of the local stack filled in where the environment names none."""
+    from medai_pipeline.local.stack import attached_settings
+
+    return attached_settings(read_settings())
+
+
+def _services(settings: Settings) -> Any:
+    from medai_pipeline.orchestration.services import Services
+
+    return Services(settings)
+
+
+def _one_shot(paths: Sequence[Path], out: Path, run: Any, verb: str) -> None:
+    from medai_pipeline.analyze import OneShot
+    from medai_pipeline.dicom.read import group_by_study
+    from medai_pipeline.storage.keys import SiteKeys
+
+    settings = read_settings()
+    services = _services(settings)
+    found, problems = group_by_study(paths)
+    for problem in problems:
+        console.print(f"[yellow]left out[/] file {problem.subject}: {_plain(problem.reason)}", soft_wrap=True)
+    if not found:
+        raise MedaiError("no DICOM study found: name files or folders that hold DICOM files")
+    services.keys = SiteKeys.load(settings.key, settings.key_path, create=True)
+    failed = 0
+    with _progress(verb, len(found)) as advance:
+        job = OneShot(out, services.keys.study_key, services.deidentifier, services.inference, services.drawing)
+        for outcome in run(found, job):
+            advance(1)
+            failed += bool(outcome.reason)
+            _say(outcome)
+    click.echo(f"{len(found) - failed} of {len(found)} studies done; see {out}")
+    sys.exit(1 if failed else 0)
+
+
+def _say(outcome: Any) -> None:
+    for problem in outcome.problems:
+        console.print(f"[yellow]left out[/] {outcome.study_key} {problem.subject[:12]}: {_plain(problem.reason)}", soft_wrap=True)
+    if outcome.reason:
+        console.print(f"[red]failed[/] {outcome.study_key} at {outcome.stage}: {_plain(outcome.reason)}", soft_wrap=True)
+    elif outcome.report:
+        content = outcome.report.content
+        console.print(f"{outcome.study_key}  {content['priority']:<9} {_plain('; '.join(content['reasons']))}", soft_wrap=True)
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    from medai_pipeline.dicom.read import find_files
+
+    files = list(find_files(paths))
+    if not files:
+        raise MedaiError("no file found: name files or folders")
+    return files
+
+
+class _progress:
+    """A progress bar on a terminal, silence elsewhere; gives the function that advances it."""
+
+    def __init__(self, verb: str, total: int) -> None:
+        columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task(verb, total=total)
+
+    def __enter__(self) -> Any:
+        self._bar.start()
+        return lambda n=1: self._bar.advance(self._task, n)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def _plain(text: str) -> str:
+    """Text in which rich sees no markup."""
+    return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    main()

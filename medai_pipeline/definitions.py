@@ -1,0 +1,32 @@
+"""The one place where everything is put together; workspace.yaml names `defs`.
+
+Loading this imports no torch, timm, highdicom or Great Expectations, and opens no connection: a test holds it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from medai_pipeline.orchestration.assets import ASSETS
+from medai_pipeline.orchestration.jobs import study_job
+from medai_pipeline.orchestration.resources import io_manager, session_resource
+from medai_pipeline.orchestration.sensors import orthanc_studies
+from medai_pipeline.orchestration.services import Services
+from medai_pipeline.settings import read_settings
+
+
+def build_definitions(**overrides: Any) -> dg.Definitions:
+    """Definitions from the environment; `overrides` are settings by attribute name (tests use them)."""
+    services = Services(read_settings(**overrides))
+    return dg.Definitions(
+        assets=ASSETS,
+        jobs=[study_job],
+        sensors=[orthanc_studies(services)],
+        resources={"session": session_resource(services), "study_io": io_manager(services)},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

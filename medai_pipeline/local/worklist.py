@@ -1,0 +1,100 @@
+"""The worklist for a terminal and for programs, the reports as plain files, and the table of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from medai_pipeline import DISCLAIMER
+from medai_pipeline.analyze import write_file
+from medai_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from medai_pipeline.orchestration.services import Services
+
+_STYLES = {"critical": "bold white on red", "urgent": "bold red", "routine": "yellow", "normal": "green"}
+_REPORT_FILES = ("report.json", "report.html")
+
+
+def as_json(services: Services) -> dict[str, Any]:
+    """`studies` by urgency, `in_progress` those without a report for what the PACS holds now."""
+    return {
+        "studies": [
+            {
+                "study_key": row.study_key,
+                "revision": row.revision,
+                "modality": row.modality,
+                "priority": row.priority.value,
+                "review_required": row.review_required,
+                "findings": list(row.findings),
+                "reasons": list(row.reasons),
+                "reported_at": row.reported_at.isoformat(),
+                "seconds_to_report": round(row.seconds_to_report, 1),
+            }
+            for row in services.worklist.worklist()
+        ],
+        "in_progress": [
+            {
+                "study_key": row.study_key,
+                "revision": row.revision,
+                "state": row.state.value,
+                "stage": row.stage,
+                "reason": row.reason,
+                "attempts": row.attempts,
+                "since": row.since.isoformat(),
+            }
+            for row in services.worklist.in_progress()
+        ],
+        "disclaimer": DISCLAIMER,
+    }
+
+
+def as_table(services: Services) -> Table:
+    table = Table(title="Worklist", title_justify="left", expand=False, header_style="bold")
+    for column in ("priority", "study", "rev", "modality", "why", "review", "to report"):
+        table.add_column(column, overflow="fold", no_wrap=column in {"priority", "study"})
+    for row in services.worklist.worklist():
+        table.add_row(
+            Text(row.priority.value, style=_STYLES[row.priority.value]),
+            row.study_key,
+            str(row.revision),
+            row.modality,
+            Text("; ".join(row.reasons)),
+            "yes" if row.review_required else "",
+            f"{row.seconds_to_report:.0f} s",
+        )
+    for waiting in services.worklist.in_progress():
+        why = f"{waiting.stage}: {waiting.reason}" if waiting.reason else waiting.stage
+        state = Text(waiting.state.value, style="bold magenta" if waiting.state.value == "failed" else "dim")
+        table.add_row(state, waiting.study_key, str(waiting.revision or ""), "", Text(why), "", "")
+    return table
+
+
+def export_reports(services: Services, folder: Path) -> list[Path]:
+    """Each study's report.json, report.html and overlays under FOLDER/<study key>; returns those folders."""
+    made = []
+    for row in services.worklist.worklist():
+        target = folder / row.study_key
+        for name in services.objects.names(f"{row.object_prefix}/"):
+            write_file(target / name.removeprefix(f"{row.object_prefix}/"), services.objects.get(name))
+        made.append(target)
+    return made
+
+
+def models_table(settings: Settings) -> Table:
+    from medai_pipeline.errors import WeightsMissing
+    from medai_pipeline.models.catalog import catalog, weights_path
+
+    table = Table("model", "version", "for", "classes", "weights", header_style="bold")
+    for entry in catalog():
+        try:
+            weights_path(entry, settings.models_path)
+            state = "synthetic phantoms, in the package" if entry.demo else "here"
+        except WeightsMissing as error:
+            state = error.reason
+        purpose = f"{'/'.join(entry.modality)} {'/'.join(entry.body_parts)}"
+        table.add_row(entry.name, entry.version, purpose, ", ".join(entry.classes), state)
+    return table

@@ -1,0 +1,168 @@
+"""The assets, one a stage: load, one call into `stages`, return. What a person sees of each is in `describe`."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from medai_pipeline import __version__, stages
+from medai_pipeline.orchestration import describe
+from medai_pipeline.orchestration.partitions import STUDIES
+from medai_pipeline.orchestration.study_loop import Stage
+from medai_pipeline.records import DeidentifiedStudy, Manifest, StudyHeatmaps, StudyPrediction, StudyTensors
+
+GPU = {"medai/compute": "gpu"}  # which stages profit from a GPU: a run launcher may route by it
+INSTANCE_CHECK = "instance_table"
+TENSOR_CHECK = "tensor_contract"
+PREDICTION_CHECK = "probabilities"
+
+_COMMON: dict[str, Any] = {
+    "partitions_def": STUDIES,
+    # A run that a person starts serves one study, so that Dagster shows each one's own state (docs/adr/0002).
+    "backfill_policy": dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
+    "required_resource_keys": {"session"},
+    "code_version": __version__,
+    "group_name": "study",
+    "io_manager_key": "study_io",
+}
+
+
+def _check(name: str, asset: str, description: str) -> list[dg.AssetCheckSpec]:
+    return [dg.AssetCheckSpec(name, asset=asset, description=description, partitions_def=STUDIES)]
+
+
+@dg.asset(**_COMMON, description="Every file of the study as the PACS holds it, hashed and encrypted.")
+def raw_dicom(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    stage = Stage(context, context.resources.session)
+    services = stage.services
+
+    def fetch(key: str) -> Manifest:
+        orthanc_id = services.vault.read(key, "pipeline:raw_dicom", "fetch the study").orthanc_id
+        pacs = services.pacs
+        files = pacs.fetch(pacs.instances(orthanc_id), concurrency=services.settings.fetch_concurrency)
+        row = stage.rows[key]
+        return stages.fetch_study(key, row.revision, row.source_digest, (data for _, data in files), services.objects)
+
+    stage.process(stage.one_by_one(fetch), describe.manifest)
+    yield from stage.finish()
+
+
+@dg.asset(
+    **_COMMON,
+    description="The study de-identified by DICOM PS3.15 Annex E, and its instance table. Identities go to the vault.",
+    check_specs=_check(
+        INSTANCE_CHECK, "anonymized_instances", "Required columns, one study, no identity left, plausible spacing."
+    ),
+)
+def anonymized_instances(context: dg.AssetExecutionContext, raw_dicom: Mapping[str, Manifest]) -> Iterator[Any]:
+    stage = Stage(context, context.resources.session, INSTANCE_CHECK)
+    services = stage.services
+
+    def deidentify(key: str) -> DeidentifiedStudy:
+        study, identity = stages.deidentify_study(raw_dicom[key], services.objects, services.deidentifier)
+        services.vault.store(key, identity)
+        return study
+
+    def save(study: DeidentifiedStudy) -> None:
+        services.results.save_images(study.study_key, study.revision, study.instances)
+
+    stage.process(stage.one_by_one(deidentify), describe.deidentified, [raw_dicom], stages.check_deidentified, save)
+    yield from stage.finish()
+
+
+@dg.asset(
+    **_COMMON,
+    description="The images a model may see, as float32 arrays by the contract of the model chosen for them.",
+    check_specs=_check(TENSOR_CHECK, "normalized_tensors", "Shape, range, finite, not constant."),
+)
+def normalized_tensors(
+    context: dg.AssetExecutionContext, anonymized_instances: Mapping[str, DeidentifiedStudy]
+) -> Iterator[Any]:
+    stage = Stage(context, context.resources.session, TENSOR_CHECK)
+
+    def normalize(key: str) -> StudyTensors:
+        return stages.normalize_study(anonymized_instances[key], stage.services.objects)
+
+    stage.process(stage.one_by_one(normalize), describe.tensors, [anonymized_instances], stages.check_tensors)
+    yield from stage.finish()
+
+
+@dg.asset(
+    **_COMMON,
+    description="What the model says: probabilities and uncertainty an image and a study; the features for the maps.",
+    op_tags=GPU,
+    tags=GPU,
+    check_specs=_check(PREDICTION_CHECK, "predictions", "Probabilities between 0 and 1, none missing."),
+)
+def predictions(context: dg.AssetExecutionContext, normalized_tensors: Mapping[str, StudyTensors]) -> Iterator[Any]:
+    stage = Stage(context, context.resources.session, PREDICTION_CHECK)
+    services = stage.services
+
+    def predict(keys: Any) -> Mapping[str, Any]:
+        return stages.predict_studies([normalized_tensors[key] for key in keys], services.inference)
+
+    def save(prediction: StudyPrediction) -> None:
+        services.results.save_prediction(prediction, stage.session.run_id)
+
+    stage.process(predict, describe.prediction, [normalized_tensors], stages.check_predictions, save)
+    yield from stage.finish()
+
+
+@dg.asset(
+    **_COMMON,
+    description="Class activation maps of the top findings, their regions and quality, and the overlay pictures.",
+    op_tags=GPU,
+    tags=GPU,
+)
+def gradcam_maps(
+    context: dg.AssetExecutionContext,
+    predictions: Mapping[str, StudyPrediction],
+    normalized_tensors: Mapping[str, StudyTensors],
+    anonymized_instances: Mapping[str, DeidentifiedStudy],
+) -> Iterator[Any]:
+    stage = Stage(context, context.resources.session)
+    services = stage.services
+
+    def explain(key: str) -> StudyHeatmaps:
+        return stages.explain_study(
+            predictions[key],
+            normalized_tensors[key],
+            anonymized_instances[key],
+            services.objects,
+            services.drawing,
+        )
+
+    def shown(maps: StudyHeatmaps) -> Any:
+        return describe.heatmaps(maps, anonymized_instances[maps.study_key])
+
+    stage.process(stage.one_by_one(explain), shown, [predictions, normalized_tensors, anonymized_instances])
+    yield from stage.finish()
+
+
+@dg.asset(**_COMMON, description="Priority with reasons, and the report as JSON and HTML: what the worklist shows.")
+def triage_reports(
+    context: dg.AssetExecutionContext,
+    gradcam_maps: Mapping[str, StudyHeatmaps],
+    predictions: Mapping[str, StudyPrediction],
+    normalized_tensors: Mapping[str, StudyTensors],
+    anonymized_instances: Mapping[str, DeidentifiedStudy],
+) -> Iterator[Any]:
+    stage = Stage(context, context.resources.session)
+    services = stage.services
+
+    def report(key: str) -> Any:
+        run = stages.Run(stage.session.run_id, services.now())
+        study, prediction = anonymized_instances[key], predictions[key]
+        made = stages.report_study(study, normalized_tensors[key], prediction, gradcam_maps[key], run)
+        inputs = stages.inputs_digest(study, prediction, made.content["rules_version"])
+        return stages.publish_report(made, inputs, services.objects, services.results, run)
+
+    stage.process(
+        stage.one_by_one(report),
+        describe.report,
+        [gradcam_maps, predictions, normalized_tensors, anonymized_instances],
+    )
+    yield from stage.finish(last=True)
+
+
+ASSETS = [raw_dicom, anonymized_instances, normalized_tensors, predictions, gradcam_maps, triage_reports]

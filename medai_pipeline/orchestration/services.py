@@ -1,0 +1,141 @@
+"""Everything the assets, the sensor and the commands share, made from the settings on first use. No Dagster here.
+
+Loading the definitions builds none of it: no connection, no key file and no heavy import before something is asked for.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medai_pipeline.errors import SettingsError
+from medai_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from medai_pipeline.arrivals import Watch
+    from medai_pipeline.dicom.deidentify import Deidentifier
+    from medai_pipeline.pacs.orthanc import Orthanc
+    from medai_pipeline.stages import Drawing, Inference
+    from medai_pipeline.storage.audit import Audit
+    from medai_pipeline.storage.keys import SiteKeys
+    from medai_pipeline.storage.lifecycle import Lifecycle
+    from medai_pipeline.storage.objects import ObjectStore
+    from medai_pipeline.storage.results import Results
+    from medai_pipeline.storage.vault import Vault
+    from medai_pipeline.storage.worklist import Worklist
+
+
+class Services:
+    """Opened lazily, one a process; safe to share between steps of a run."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._holds: dict[str, Any] = {}
+
+    @cached_property
+    def keys(self) -> SiteKeys:
+        from medai_pipeline.storage.keys import SiteKeys
+
+        return SiteKeys.load(self.settings.key, self.settings.key_path, create=False)
+
+    @cached_property
+    def engine(self) -> Engine:
+        from medai_pipeline.storage.database import engine_for
+
+        if not self.settings.database_url:
+            raise SettingsError("DATABASE_URL is not set and no local stack gave one: start it with `medai up`")
+        return engine_for(self.settings.database_url)
+
+    @cached_property
+    def lifecycle(self) -> Lifecycle:
+        from medai_pipeline.storage.lifecycle import Lifecycle
+
+        return Lifecycle(self.engine)
+
+    @cached_property
+    def results(self) -> Results:
+        from medai_pipeline.storage.results import Results
+
+        return Results(self.engine)
+
+    @cached_property
+    def worklist(self) -> Worklist:
+        from medai_pipeline.storage.worklist import Worklist
+
+        return Worklist(self.engine)
+
+    @cached_property
+    def audit(self) -> Audit:
+        from medai_pipeline.storage.audit import Audit
+
+        return Audit(self.engine, self.keys.audit)
+
+    @cached_property
+    def vault(self) -> Vault:
+        from medai_pipeline.storage.vault import Vault
+
+        return Vault(self.engine, self.keys.vault, self.audit)
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        from medai_pipeline.storage.objects import ObjectStore
+
+        return ObjectStore(self.settings.objects_path, self.keys.objects)
+
+    @cached_property
+    def pacs(self) -> Orthanc:
+        from medai_pipeline.pacs.orthanc import Orthanc
+
+        if not self.settings.orthanc_url:
+            raise SettingsError("ORTHANC_URL is not set and no local stack gave one: start it with `medai up`")
+        return Orthanc(self.settings.orthanc_url, self.settings.orthanc_username, self.settings.orthanc_password or "")
+
+    @cached_property
+    def deidentifier(self) -> Deidentifier:
+        from medai_pipeline.dicom.deidentify import Deidentifier
+
+        return Deidentifier(self.keys.deidentification)
+
+    @property
+    def inference(self) -> Inference:
+        from medai_pipeline.stages import Inference
+
+        return Inference(Path(self.settings.models_path), self.settings.gpu_enabled)
+
+    @property
+    def drawing(self) -> Drawing:
+        from medai_pipeline.stages import Drawing
+
+        return Drawing(colormap=self.settings.gradcam_colormap, alpha=self.settings.gradcam_alpha)
+
+    @property
+    def watch(self) -> Watch:
+        from medai_pipeline.arrivals import Watch
+
+        return Watch(
+            pacs=self.pacs,
+            lifecycle=self.lifecycle,
+            vault=self.vault,
+            study_key=self.keys.study_key,
+            quiet=timedelta(seconds=self.settings.stable_seconds),
+            sweep_every=timedelta(seconds=self.settings.reconcile_seconds),
+        )
+
+    def hold(self, run_id: str) -> None:
+        """Shows, by a lock in Postgres that dies with this process, that the run is alive."""
+        if run_id not in self._holds:
+            self._holds[run_id] = self.lifecycle.hold_run(run_id)
+        self._holds[run_id].ensure()
+
+    def let_go(self, run_id: str) -> None:
+        held = self._holds.pop(run_id, None)
+        if held is not None:
+            held.release()
+
+    @staticmethod
+    def now() -> datetime:
+        return datetime.now(UTC)

@@ -1,0 +1,256 @@
+"""One stage over the studies of a run: claim, work, check, store, report each partition; a study that fails stops alone.
+
+Two ways a run comes: the sensor's range with `dagster/defer_asset_events`, where each partition is reported here, one by
+one, so that a failed study is simply not reported; and a person's run of one partition, where Dagster reports it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from medai_pipeline import __version__
+from medai_pipeline.errors import DatabaseUnreachable, MedaiError, StudyError
+from medai_pipeline.orchestration.io_managers import StudyValues
+from medai_pipeline.orchestration.partitions import DEFER_EVENTS, STUDIES
+from medai_pipeline.orchestration.services import Services
+from medai_pipeline.records import QualityResult
+from medai_pipeline.stages import all_checks, refuse_blocked
+
+STUDIES_AT_ONCE = 8  # studies in memory together: enough to fill batches, few enough for long CT series
+
+Many = Callable[[Sequence[str]], Mapping[str, Any]]
+Check = Callable[[Sequence[Any]], Mapping[str, Any]]
+
+
+@dataclass(slots=True)
+class RunSession:
+    """What the steps of one run share: the services and which studies failed where."""
+
+    services: Services
+    run_id: str
+    failures: dict[str, tuple[str, str]] = field(default_factory=dict)  # study key -> (stage, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """How a stored value shows in Dagster: metadata for people, and the version that staleness compares."""
+
+    metadata: Mapping[str, Any]
+    data_version: str
+
+
+class Stage:
+    """One asset's pass over the partitions of its run."""
+
+    def __init__(self, context: dg.AssetExecutionContext, session: RunSession, check_name: str = "") -> None:
+        self.context = context
+        self.session = session
+        self.services = session.services
+        self.name = context.asset_key.path[-1]
+        self.check_name = check_name
+        self.keys = list(context.partition_keys)
+        self.deferred = context.run.tags.get(DEFER_EVENTS) == "true"
+        self.values = StudyValues(self.services, self.name, [])
+        self.rows: dict[str, Any] = {}
+        self.described: dict[str, Described] = {}
+        self.checked: dict[str, tuple[QualityResult, ...]] = {}
+
+    def process(
+        self,
+        work: Many,
+        describe: Callable[[Any], Described],
+        upstream: Sequence[Mapping[str, Any]] = (),
+        check: Check | None = None,
+        save: Callable[[Any], None] | None = None,
+    ) -> None:
+        """`work` on every study whose inputs are there, a few at a time; `check` and `save` what comes out, and store it."""
+        ready = [key for key in self.keys if self._begin(key, upstream)]
+        for start in range(0, len(ready), STUDIES_AT_ONCE):
+            chunk = ready[start : start + STUDIES_AT_ONCE]
+            values = {key: value for key, value in self._guarded(work, chunk).items() if self._good(key, value)}
+            if check and values:
+                values = dict(check(list(values.values())))
+            for key, value in values.items():
+                self._keep(key, value, describe, save)
+            self.context.log.info(f"{self.name}: {min(start + STUDIES_AT_ONCE, len(ready))} of {len(ready)} studies")
+
+    def one_by_one(self, work: Callable[[str], Any]) -> Many:
+        """`work` on a single study, made to serve several; an error is that study's value."""
+        return lambda keys: {key: self._attempt(work, key) for key in keys}
+
+    def finish(self, last: bool = False) -> Iterator[Any]:
+        """The output, then the checks; the last asset of a run turns it red when a study failed on the way."""
+        failed = {key: reason for key, (stage, reason) in self.session.failures.items() if stage == self.name}
+        if failed and not self.deferred:
+            yield from self._check_results()
+            raise dg.Failure(description="; ".join(failed.values()), allow_retries=False)
+        yield self._output()
+        yield from self._check_results()
+        if last and self.session.failures:
+            raise dg.Failure(description=self._summary(), metadata=self._failure_table(), allow_retries=False)
+
+    # one study -----------------------------------------------------------------------------------------------
+
+    def _begin(self, key: str, upstream: Sequence[Mapping[str, Any]]) -> bool:
+        if key in self.session.failures:
+            return False
+        self.services.hold(self.session.run_id)
+        row = self.services.lifecycle.claim(key, self.session.run_id, self.services.now())
+        if row is None:
+            return self._refuse(key, "another run works on this study; it is not touched here")
+        self.rows[key] = row
+        self.services.lifecycle.advance(key, row.revision, self.session.run_id, self.name, self.services.now())
+        if any(key not in values for values in upstream):
+            return self._fail(key, StudyError("the stage before has no result: materialize it first"))
+        if any(values[key].revision != row.revision for values in upstream):
+            return self._fail(key, StudyError("a newer revision has arrived: it is processed from raw_dicom on"), True)
+        return True
+
+    def _guarded(self, work: Many, keys: Sequence[str]) -> Mapping[str, Any]:
+        """The batch; when it breaks as a whole, each study alone, so that only the guilty one fails."""
+        try:
+            return work(keys)
+        except DatabaseUnreachable:
+            raise  # nothing can be recorded: the run fails, and reconciliation takes its studies up again
+        except Exception as error:  # noqa: BLE001 - the boundary between one study and its neighbours
+            if len(keys) > 1:
+                return {key: self._guarded(work, [key])[key] for key in keys}
+            return {keys[0]: error}
+
+    def _attempt(self, work: Callable[[str], Any], key: str) -> Any:
+        return self._guarded(lambda keys: {keys[0]: work(keys[0])}, [key])[key]
+
+    def _good(self, key: str, value: Any) -> bool:
+        return not isinstance(value, Exception) or self._fail(key, value)
+
+    def _keep(self, key: str, value: Any, describe: Callable[[Any], Described], save: Callable | None) -> None:
+        checks = getattr(value, "checks", ())
+        self.checked[key] = tuple(checks)
+
+        def store(_: str) -> Described:
+            refuse_blocked(checks)
+            if save:
+                save(value)
+            self.values.store(key, value)
+            return describe(value)
+
+        described = self._attempt(store, key)
+        if self._good(key, described):
+            self.described[key] = described
+            if self.deferred:
+                self._report(key, described)
+
+    def _fail(self, key: str, error: Exception, retry: bool | None = None) -> bool:
+        reason = error.reason if isinstance(error, MedaiError) else _unexpected(error)
+        again = retry if retry is not None else getattr(error, "retryable", not isinstance(error, MedaiError))
+        if not isinstance(error, MedaiError):
+            # Frames only: the message of an unexpected error could hold what it choked on.
+            self.context.log.error(f"{key}: {reason}\n" + "".join(traceback.format_tb(error.__traceback__)))
+        settings = self.services.settings
+        self.services.lifecycle.fail(
+            key,
+            self.rows[key].revision,
+            self.session.run_id,
+            self.name,
+            reason,
+            retry=again,
+            now=self.services.now(),
+            max_attempts=settings.max_attempts,
+            retry_seconds=settings.retry_seconds,
+        )
+        return self._refuse(key, reason)
+
+    def _refuse(self, key: str, reason: str) -> bool:
+        self.session.failures[key] = (self.name, reason)
+        self.context.log.warning(f"{key} stops at {self.name}: {reason}")
+        return False
+
+    # what Dagster is told ------------------------------------------------------------------------------------
+
+    def _report(self, key: str, described: Described) -> None:
+        self.context.log_event(
+            dg.AssetMaterialization(
+                asset_key=self.context.asset_key,
+                partition=key,
+                metadata=dict(described.metadata),
+                tags={"dagster/data_version": described.data_version, "dagster/code_version": __version__},
+            )
+        )
+
+    def _output(self) -> dg.Output:
+        if self.deferred or not self.described:
+            return dg.Output(self.values)
+        (described,) = self.described.values()
+        return dg.Output(
+            self.values, metadata=dict(described.metadata), data_version=dg.DataVersion(described.data_version)
+        )
+
+    def _check_results(self) -> Iterator[dg.AssetCheckResult]:
+        """One evaluation a partition for the asset page, and one result for the step."""
+        if not self.check_name:
+            return
+        wrong = {key: checks for key, checks in self.checked.items() if not all(c.passed for c in checks)}
+        blocking = any(c.blocking and not c.passed for checks in wrong.values() for c in checks)
+        stopped = [key for key, (stage, _) in self.session.failures.items() if stage == self.name]
+        if self.deferred:
+            for key in {*self.checked, *stopped}:
+                self._evaluate(key)
+        yield dg.AssetCheckResult(
+            check_name=self.check_name,
+            passed=not wrong and not stopped,
+            severity=dg.AssetCheckSeverity.ERROR if blocking or stopped else dg.AssetCheckSeverity.WARN,
+            metadata={"studies": len(self.checked), "stopped": len(stopped), "results": _table(self.checked)},
+        )
+
+    def _evaluate(self, key: str) -> None:
+        checks = self.checked.get(key, ())
+        stage, reason = self.session.failures.get(key, ("", ""))
+        failed = stage == self.name
+        self.context.instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=self.context.asset_key,
+                check_name=self.check_name,
+                passed=not failed and all(c.passed for c in checks),
+                severity=dg.AssetCheckSeverity.ERROR if failed else dg.AssetCheckSeverity.WARN,
+                metadata={"reason": reason, "results": _table({key: checks}), "run": self.session.run_id},
+                partition=key,
+            )
+        )
+
+    def _summary(self) -> str:
+        failures = self.session.failures
+        first = next(f"{key} at {stage}: {reason}" for key, (stage, reason) in failures.items())
+        return f"{len(failures)} of {len(self.keys)} studies failed; {first}"
+
+    def _failure_table(self) -> dict[str, Any]:
+        rows = [
+            dg.TableRecord({"study": key, "stage": stage, "reason": reason})
+            for key, (stage, reason) in self.session.failures.items()
+        ]
+        return {"failed": dg.MetadataValue.table(rows)}
+
+
+def _table(checked: Mapping[str, Sequence[QualityResult]]) -> dg.MetadataValue:
+    rows = [
+        dg.TableRecord(
+            {"study": key, "check": c.name, "passed": c.passed, "blocking": c.blocking, "detail": c.detail}
+        )
+        for key, checks in checked.items()
+        for c in checks
+    ]
+    return dg.MetadataValue.table(rows) if rows else dg.MetadataValue.text("no check was reached")
+
+
+def _unexpected(error: Exception) -> str:
+    """An error nobody foresaw: its kind and place, never its words."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {frames[-1].name}, line {frames[-1].lineno}" if frames else ""
+    return f"unexpected {type(error).__name__}{place}; the run's log has the frames, please report it"
+
+
+__all__ = ["STUDIES", "Described", "RunSession", "Stage", "all_checks"]

@@ -1,0 +1,51 @@
+"""`.env.example` lists every setting with its default and meaning; what cannot be read is an error that names it."""
+
+from pathlib import Path
+
+import pytest
+
+from medai_pipeline.errors import SettingsError
+from medai_pipeline.settings import SETTINGS, Settings, read_settings
+
+EXAMPLE = Path(__file__).resolve().parents[1] / ".env.example"
+
+
+def test_the_example_file_is_the_table():
+    lines = EXAMPLE.read_text().splitlines()
+    for setting in SETTINGS:
+        where = lines.index(f"{setting.variable}={setting.default}")
+        assert lines[where - 1] == f"# {setting.meaning}"
+    assert sum("=" in line and not line.startswith("#") for line in lines) == len(SETTINGS)
+
+
+def test_every_setting_is_an_attribute():
+    assert [s.attribute for s in SETTINGS] == list(Settings.__dataclass_fields__)
+
+
+def test_the_defaults_of_the_example_file_are_the_defaults(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(EXAMPLE.read_text())
+    assert read_settings() == read_settings({})
+
+
+def test_the_environment_wins_over_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("MEDAI_WEB_PORT=4000\nMEDAI_CODE_PORT=4001\n")
+    monkeypatch.setenv("MEDAI_WEB_PORT", "5000")
+    settings = read_settings()
+    assert (settings.web_port, settings.code_port) == (5000, 4001)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [("MEDAI_WEB_PORT", "high"), ("GPU_ENABLED", "perhaps"), ("GRADCAM_ALPHA", "2"), ("MEDAI_WORKERS", "0")],
+)
+def test_a_value_that_makes_no_sense_is_an_error_that_names_the_variable(variable, text):
+    with pytest.raises(SettingsError, match=variable):
+        read_settings({variable: text})
+
+
+def test_no_secret_shows_in_the_repr():
+    settings = read_settings({"ORTHANC_PASSWORD": "open sesame", "MEDAI_KEY": "a2V5"})
+    assert "sesame" not in repr(settings)
+    assert "a2V5" not in repr(settings)
