@@ -12,7 +12,7 @@ import polars as pl
 from medai_pipeline.quality.engine import STUDY, Check, validate
 from medai_pipeline.records import QualityResult
 
-NEW_UID = r"^2\.25\.(0|[1-9]\d{0,38})$"  # PS3.5 annex B.2: a UUID as an integer; every new UID is one
+NEW_UID = r"^2\.25\.(?:0|[1-9]\d{0,38})$"  # PS3.5 annex B.2: a UUID as an integer; every new UID is one
 REQUIRED = (
     "sop_instance_uid",
     "series_instance_uid",
@@ -45,7 +45,7 @@ IDENTIFYING = (
     "comments",
     "other_patient",
 )
-_NAME_OR_DATE = r"\^|\b(19|20)\d{2}[-./]?(0[1-9]|1[0-2])[-./]?(0[1-9]|[12]\d|3[01])\b"
+_NAME_OR_DATE = r"\^|\b(?:19|20)\d{2}[-./]?(?:0[1-9]|1[0-2])[-./]?(?:0[1-9]|[12]\d|3[01])\b"
 
 CHECKS: tuple[Check, ...] = (
     Check(
