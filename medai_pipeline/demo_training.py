@@ -22,7 +22,7 @@ from medai_pipeline.records import InputContract
 
 log = logging.getLogger(__name__)
 
-GRID = 14  # cells across a map: 224 pixels at a stride of 16
+STRIDE = 16  # tensor pixels in a cell of the class activation map
 Progress = Callable[[str, int, int, float], None]
 
 
@@ -120,14 +120,14 @@ def _window(contract: InputContract, rng: np.random.Generator) -> tuple[float, f
 
 def _sample(model: CatalogEntry, study: int, pixels: np.ndarray, boxes) -> Sample:
     classes = len(model.classes)
-    cell = model.contract.width / GRID
+    cell, high, wide = STRIDE, model.contract.height // STRIDE, model.contract.width // STRIDE
     targets, weights = np.zeros(classes, np.float32), np.ones(classes, np.float32)
-    masks = np.zeros((classes, GRID, GRID), np.float32)
-    edges = np.arange(GRID) * cell
+    masks = np.zeros((classes, high, wide), np.float32)
+    left, top = np.arange(wide) * cell, np.arange(high) * cell
     for k, (x0, y0, x1, y1) in boxes:
         targets[k] = 1
-        across = np.clip(np.minimum(x1, edges + cell) - np.maximum(x0, edges), 0, None)
-        down = np.clip(np.minimum(y1, edges + cell) - np.maximum(y0, edges), 0, None)
+        across = np.clip(np.minimum(x1, left + cell) - np.maximum(x0, left), 0, None)
+        down = np.clip(np.minimum(y1, top + cell) - np.maximum(y0, top), 0, None)
         cover = np.outer(down, across) / max(1e-6, (down[:, None] * across[None]).max())
         masks[k] = np.maximum(masks[k], cover)
     for k in range(classes):
