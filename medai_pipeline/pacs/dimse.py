@@ -41,13 +41,13 @@ _config.STORE_SEND_CHUNKED_DATASET = True  # a file's bytes as they are, in piec
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class _Node:
     """A DICOM application entity on the network."""
 
     host: str
     port: int
-    called_ae: str = ANY_AE
-    calling_ae: str = CALLING_AE
+    called_ae: str
+    calling_ae: str
 
     @property
     def address(self) -> str:
@@ -61,16 +61,20 @@ class _File:
     transfer_syntax: UID
 
 
-def echo(node: Node) -> None:
+def echo(host: str, port: int, called_ae: str = ANY_AE, calling_ae: str = CALLING_AE) -> None:
     """C-ECHO. Raises PacsUnreachable or PacsUnauthorized (association rejected)."""
+    node = _Node(host, port, called_ae, calling_ae)
     with _association(node, [build_context(Verification)]) as association:
         if association.send_c_echo().get("Status") != 0x0000:
             raise PacsUnreachable(f"the DICOM node at {node.address} did not answer C-ECHO with success: check its log")
 
 
 def store(
-    node: Node,
     paths: Iterable[Path],
+    host: str,
+    port: int,
+    called_ae: str = ANY_AE,
+    calling_ae: str = CALLING_AE,
     progress: Callable[[UploadResult], None] | None = None,
 ) -> list[UploadResult]:
     """C-STORE of each file, in its own transfer syntax; results in the order of `paths`, status Success or Refused.
@@ -78,7 +82,7 @@ def store(
     A file that is not DICOM or that the node refuses is a result. A lost association is opened again, with what is
     left to send. Raises PacsUnreachable or PacsUnauthorized.
     """
-    paths = list(paths)
+    node, paths = _Node(host, port, called_ae, calling_ae), list(paths)
     results: dict[int, UploadResult] = {}
     waiting: dict[int, _File] = {}
 
@@ -98,7 +102,7 @@ def store(
     return [results[index] for index in range(len(paths))]
 
 
-def _store_batch(node: Node, batch: dict[int, _File], settle: Callable[[int, UploadResult], None]) -> None:
+def _store_batch(node: _Node, batch: dict[int, _File], settle: Callable[[int, UploadResult], None]) -> None:
     """Sends `batch` and empties it. A node that takes nothing more in ATTEMPTS associations is unreachable."""
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in dict.fromkeys(map(_context, batch.values()))]
     lost = 0
@@ -138,7 +142,7 @@ def _store_one(association: Association, file: _File, accepted: set[tuple[UID | 
 
 
 @contextmanager
-def _association(node: Node, contexts: Sequence[PresentationContext]) -> Iterator[Association]:
+def _association(node: _Node, contexts: Sequence[PresentationContext]) -> Iterator[Association]:
     ae = AE(node.calling_ae)
     ae.connection_timeout = ae.acse_timeout = 10.0
     ae.dimse_timeout = ae.network_timeout = TIMEOUT_S
