@@ -18,7 +18,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "HEAD": ("HEAD", "SKULL"),
     "NECK": ("NECK", "CERVICAL", "CSPINE"),
     "ABDOMEN": ("ABDOM", "LIVER", "KIDNEY", "RENAL", "PANCREAS"),
-    "PELVIS": ("PELVI", "PROSTATE", "HIP"),
+    "PELVIS": ("PELVI", "PROSTATE", r"HIP(?![A-Z])"),
     "BREAST": ("BREAST", "MAMMO"),
     "SPINE": ("SPINE", "LUMBAR", "TSPINE", "LSPINE"),
     "HEART": ("HEART", "CARDIA", "CORONARY"),

@@ -14,18 +14,17 @@ _SAME_DIRECTION = 1e-3  # ImageOrientationPatient is written with 3 to 6 digits
 
 def sort_series(instances: Iterable[Instance]) -> tuple[Instance, ...]:
     """Instances ordered by series, and inside each by `sort_slices`. Does not depend on the order given."""
-    by_series = sorted(instances, key=lambda instance: (instance.series_instance_uid, instance.sop_instance_uid))
+    by_series = sorted(instances, key=lambda i: (i.series_instance_uid, i.sop_instance_uid, i.source_sha256))
     groups = groupby(by_series, key=lambda instance: instance.series_instance_uid)
     return tuple(instance for _, group in groups for instance in sort_slices(tuple(group)))
 
 
 def sort_slices(series: tuple[Instance, ...]) -> tuple[Instance, ...]:
-    """One series along the normal of its slices (PS3.3 C.7.6.2.1.1), else by Instance Number, then UID."""
+    """One series along the normal of its slices (PS3.3 C.7.6.2.1.1), else by Instance Number; equals stay in the order given."""
     depths = slice_depths_mm(series)
     if depths is None:
-        return tuple(sorted(series, key=lambda i: (i.instance_number, i.sop_instance_uid)))
-    keyed = zip(depths, series, strict=True)
-    ordered = sorted(keyed, key=lambda pair: (round(pair[0], 3), pair[1].instance_number, pair[1].sop_instance_uid))
+        return tuple(sorted(series, key=lambda i: i.instance_number))
+    ordered = sorted(zip(depths, series, strict=True), key=lambda pair: (round(pair[0], 3), pair[1].instance_number))
     return tuple(instance for _, instance in ordered)
 
 
