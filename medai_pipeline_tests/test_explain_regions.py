@@ -37,9 +37,9 @@ def test_the_best_region_contains_the_spot_and_lies_inside_the_image(rows, colum
         assert 0 <= x0 < x1 <= columns
         assert 0 <= y0 < y1 <= rows
         assert 0 < region.score <= 1
-    # a coarse grid moves the peak by up to half a cell, and a small drawn image by one more pixel of it
-    reach_x = 0.5 * 320 / grid[1] / placement.scale_x + 1
-    reach_y = 0.5 * 224 / grid[0] / placement.scale_y + 1
+    # a coarse grid moves the peak by up to half a cell, and the grid that is searched by up to 1/256 of the image
+    reach_x = 0.5 * 320 / grid[1] / placement.scale_x + 1 + columns / 256
+    reach_y = 0.5 * 224 / grid[0] / placement.scale_y + 1 + rows / 256
     x0, y0, x1, y1 = found[0].box
     assert x0 - reach_x <= x <= x1 + reach_x
     assert y0 - reach_y <= y <= y1 + reach_y

@@ -25,6 +25,8 @@ def test_the_region_lies_where_the_features_speak_for_the_finding():
 def test_a_study_without_findings_gets_the_map_of_the_most_probable_one():
     found = explain(prediction((0.1, 0.2, 0.05, 0.3, 0.0)), tensors())
     assert [heatmap.label for heatmap in found.heatmaps] == ["Nodule"]
+    assert found.heatmaps[0].reliable
+    assert found.heatmaps[0].regions == ()
     assert caption(prediction((0.1, 0.2, 0.05, 0.3, 0.0)), found.heatmaps[0]) == "Nodule 30% (below threshold)"
 
 

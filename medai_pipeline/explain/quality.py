@@ -15,6 +15,7 @@ LEAST_INSIDE = 0.5  # share of the heat that must lie on the patient
 MOST_SPREAD = 0.9  # share of the image that may be hotter than half the greatest heat
 LEAST_CONTRAST = 1e-3  # between the least and the greatest heat
 _DARK = 0.08  # share of the image's range, above its darkest, that still counts as air around the patient
+_LONG_SIDE = 128  # pixels; the outline of a patient needs no more
 _LEAST_BODY = 0.1  # a body mask smaller than this share of the image has missed the body
 
 
@@ -33,7 +34,7 @@ def judge(values: np.ndarray, image: np.ndarray) -> tuple[Mapping[str, float], b
         "finite": 1.0,
         "contrast": round(contrast, 4),
         "spread": round(float((values >= 0.5 * values.max()).mean()), 4),
-        "inside_body": round(inside_share(values, body_mask(image)), 4),
+        "inside_body": round(inside_share(values, body_mask(_small(image))), 4),
     }
     reason = _reason(numbers)
     return numbers, not reason, reason
@@ -45,6 +46,12 @@ def _reason(numbers: Mapping[str, float]) -> str:
     if numbers["spread"] > MOST_SPREAD:
         return "The heat covers the whole image and points at nothing."
     return ""
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    shrink = min(1.0, _LONG_SIDE / max(image.shape))
+    size = (max(1, round(image.shape[1] * shrink)), max(1, round(image.shape[0] * shrink)))
+    return cv2.resize(np.asarray(image, dtype=np.float32), size, interpolation=cv2.INTER_AREA)
 
 
 def body_mask(image: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from medai_pipeline.explain.geometry import heat_on_image
 from medai_pipeline.records import Placement, Region
 
-_LONG_SIDE = 512  # heat comes from a coarse grid: searching it finer than this finds nothing more
+_LONG_SIDE = 256  # heat comes from a coarse grid: searching it finer than this finds nothing more
 _LEAST_SHARE = 0.02  # of all heat; less is a speck
 
 

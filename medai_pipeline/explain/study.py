@@ -17,6 +17,7 @@ def explain(
 ) -> StudyHeatmaps:
     """Heatmaps of the classes that are present (at most `top`, surest first), else of the one most probable class.
 
+    Only a present finding has regions: what is not there has no place.
     Each on its best `images` key images among those whose features were kept. No network is run. A prediction without
     a pooled linear head has no maps here: see `reference`.
 
@@ -53,7 +54,8 @@ def _heatmap(prediction: StudyPrediction, tensors: StudyTensors, index: int, row
     plane = tensors.pixels[row].mean(axis=0) if tensors.pixels.shape[1] > 1 else tensors.pixels[row, 0]
     values = class_map(prediction.features[prediction.feature_rows.index(row)], prediction.head[index], method)
     numbers, reliable, reason = judge(values, plane)
-    found = regions(values, item.placement, plane.shape, item.spacing_mm) if reliable else ()
+    present = prediction.probabilities[index] >= prediction.thresholds[index]
+    found = regions(values, item.placement, plane.shape, item.spacing_mm) if reliable and present else ()
     return Heatmap(
         label=prediction.labels[index],
         method=method,
