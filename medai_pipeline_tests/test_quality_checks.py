@@ -48,23 +48,31 @@ def test_one_bad_study_fails_alone():
     ]
 
 
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"study_instance_uid": "2.25.99"}, "all images belong to one study"),
-        ({"sop_instance_uid": "1.2.840.113619.2.55"}, "the sop UID is a new one"),
-        ({"series_instance_uid": ""}, "the series UID is a new one"),
-        ({"patient_identity_removed": "NO"}, "identities are removed"),
-        ({"burned_in_annotation": "YES"}, "no burned-in annotation is declared"),
-        ({"spacing_mm": (0.8, 70.0)}, "pixel spacing is plausible"),
-        ({"spacing_mm": (0.0, 0.0)}, "pixel spacing is plausible"),
-        ({"series_description": "DOE^JANE"}, "descriptions hold no name or date"),
-        ({"series_description": "chest 1957-03-02"}, "descriptions hold no name or date"),
-        ({"sop_instance_uid": instance(0).sop_instance_uid}, "every instance occurs once"),
-    ],
-)
-def test_each_fault_of_an_image_is_named(changes, name):
-    assert instances_fail(instance(0), instance(1, **changes)) == [name]
+FAULTY_IMAGES = [
+    ({"study_instance_uid": "2.25.99"}, "all images belong to one study"),
+    ({"sop_instance_uid": "1.2.840.113619.2.55"}, "the sop UID is a new one"),
+    ({"series_instance_uid": ""}, "the series UID is a new one"),
+    ({"patient_identity_removed": "NO"}, "identities are removed"),
+    ({"burned_in_annotation": "YES"}, "no burned-in annotation is declared"),
+    ({"spacing_mm": (0.8, 70.0)}, "pixel spacing is plausible"),
+    ({"spacing_mm": (0.0, 0.0)}, "pixel spacing is plausible"),
+    ({"series_description": "DOE^JANE"}, "descriptions hold no name or date"),
+    ({"series_description": "chest 1957-03-02"}, "descriptions hold no name or date"),
+    ({"sop_instance_uid": instance(0).sop_instance_uid}, "every instance occurs once"),
+]
+
+
+@pytest.fixture(scope="module")
+def faulty_images():
+    """All of them checked in one pass, as the studies of a run are."""
+    return check_instances(
+        {str(number): table(instance(0), instance(1, **changes)) for number, (changes, _) in enumerate(FAULTY_IMAGES)}
+    )
+
+
+@pytest.mark.parametrize("number", range(len(FAULTY_IMAGES)))
+def test_each_fault_of_an_image_is_named(faulty_images, number):
+    assert failed(faulty_images[str(number)]) == [FAULTY_IMAGES[number][1]]
 
 
 @pytest.mark.parametrize("changes", [{"burned_in_annotation": "YES"}, {"spacing_mm": (0.8, 70.0)}])
@@ -78,11 +86,11 @@ def test_unknown_spacing_is_not_implausible():
     assert instances_fail(instance(0, spacing_mm=None), instance(1)) == []
 
 
-@pytest.mark.parametrize("column", REQUIRED)
-def test_a_missing_column_stops_the_study_and_not_its_neighbour(column):
+def test_a_missing_column_stops_its_study_and_not_the_neighbour():
     whole = table(instance(0))
-    results = check_instances({"bad": whole.drop(column), "good": whole})
-    assert "required columns are there" in [result.name for result in blocking_failures(results["bad"])]
+    results = check_instances({**{column: whole.drop(column) for column in REQUIRED}, "good": whole})
+    for column in REQUIRED:
+        assert "required columns are there" in [result.name for result in blocking_failures(results[column])]
     assert failed(results["good"]) == []
 
 
@@ -114,24 +122,29 @@ def pixels(**places: float) -> np.ndarray:
     return good
 
 
-@pytest.mark.parametrize(
-    ("changes", "names"),
-    [
-        ({"pixels": pixels(bad=np.nan)}, ["all values are finite"]),
-        ({"pixels": pixels(bad=np.inf)}, ["all values are finite"]),
-        ({"pixels": pixels(bad=1.5)}, ["values lie in the contract's range"]),
-        ({"pixels": pixels(bad=-0.5)}, ["values lie in the contract's range"]),
-        ({"pixels": tensors().pixels.astype(np.float64)}, ["the shape is the contract's"]),
-        ({"pixels": tensors().pixels[..., :-1]}, ["the shape is the contract's"]),
-        ({"pixels": np.zeros((2, 1, SIZE, SIZE), np.float32)}, ["some image has content", "no image is constant"]),
-        ({"items": tensors().items[:1]}, ["every image is described"]),
-    ],
-)
-def test_each_fault_of_a_tensor_is_named_and_stays_with_its_study(changes, names):
-    results = check_tensors([tensors(study_key="bad", **changes), tensors(study_key="good")])
-    assert failed(results["bad"]) == names
-    assert blocking_failures(results["bad"])
-    assert failed(results["good"]) == []
+FAULTY_TENSORS = [
+    ({"pixels": pixels(bad=np.nan)}, ["all values are finite"]),
+    ({"pixels": pixels(bad=np.inf)}, ["all values are finite"]),
+    ({"pixels": pixels(bad=1.5)}, ["values lie in the contract's range"]),
+    ({"pixels": pixels(bad=-0.5)}, ["values lie in the contract's range"]),
+    ({"pixels": tensors().pixels.astype(np.float64)}, ["the shape is the contract's"]),
+    ({"pixels": tensors().pixels[..., :-1]}, ["the shape is the contract's"]),
+    ({"pixels": np.zeros((2, 1, SIZE, SIZE), np.float32)}, ["some image has content", "no image is constant"]),
+    ({"items": tensors().items[:1]}, ["every image is described"]),
+]
+
+
+@pytest.fixture(scope="module")
+def faulty_tensors():
+    bad = [tensors(study_key=str(number), **changes) for number, (changes, _) in enumerate(FAULTY_TENSORS)]
+    return check_tensors([*bad, tensors(study_key="good")])
+
+
+@pytest.mark.parametrize("number", range(len(FAULTY_TENSORS)))
+def test_each_fault_of_a_tensor_is_named_and_stays_with_its_study(faulty_tensors, number):
+    assert failed(faulty_tensors[str(number)]) == FAULTY_TENSORS[number][1]
+    assert blocking_failures(faulty_tensors[str(number)])
+    assert failed(faulty_tensors["good"]) == []
 
 
 def test_one_constant_image_among_others_does_not_stop_the_study():
@@ -156,25 +169,32 @@ def floats(*values: float) -> np.ndarray:
     return np.array(values, dtype=np.float32)
 
 
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"probabilities": floats(0.1, 0.2, np.nan, 0.1, 0.1)}, "every class has an answer"),
-        ({"probabilities": floats(0.1, 0.2)}, "every class has an answer"),
-        ({"probabilities": floats(0.1, 0.2, 1.2, 0.1, 0.1)}, "probabilities are between 0 and 1"),
-        ({"thresholds": floats(0.5, 0.5, 0.0, 0.5, 0.5)}, "thresholds lie between 0 and 1"),
-        ({"thresholds": floats(0.5, 0.5, 0.5, 0.5, 1.0)}, "thresholds lie between 0 and 1"),
-        ({"uncertainty": floats(0.1, 0.1, 0.7, 0.1, 0.1)}, "uncertainty is known"),
-        ({"labels": ("Nodule", *LABELS[1:])}, "classes are named once"),
-        ({"image_probabilities": np.full((2, 5), np.nan, np.float32)}, "every image has its probabilities"),
-        ({"image_probabilities": np.full((1, 5), 0.5, np.float32)}, "every image has its probabilities"),
-        ({"multi_label": False}, "exclusive classes add up to 1"),
-    ],
-)
-def test_each_fault_of_a_prediction_is_named_and_stays_with_its_study(changes, name):
-    results = check_predictions([replace(prediction(study_key="bad"), **changes), prediction(study_key="good")])
-    assert failed(results["bad"]) == [name]
-    assert failed(results["good"]) == []
+FAULTY_PREDICTIONS = [
+    ({"probabilities": floats(0.1, 0.2, np.nan, 0.1, 0.1)}, "every class has an answer"),
+    ({"probabilities": floats(0.1, 0.2)}, "every class has an answer"),
+    ({"probabilities": floats(0.1, 0.2, 1.2, 0.1, 0.1)}, "probabilities are between 0 and 1"),
+    ({"thresholds": floats(0.5, 0.5, 0.0, 0.5, 0.5)}, "thresholds lie between 0 and 1"),
+    ({"thresholds": floats(0.5, 0.5, 0.5, 0.5, 1.0)}, "thresholds lie between 0 and 1"),
+    ({"uncertainty": floats(0.1, 0.1, 0.7, 0.1, 0.1)}, "uncertainty is known"),
+    ({"labels": ("Nodule", *LABELS[1:])}, "classes are named once"),
+    ({"image_probabilities": np.full((2, 5), np.nan, np.float32)}, "every image has its probabilities"),
+    ({"image_probabilities": np.full((1, 5), 0.5, np.float32)}, "every image has its probabilities"),
+    ({"multi_label": False}, "exclusive classes add up to 1"),
+]
+
+
+@pytest.fixture(scope="module")
+def faulty_predictions():
+    bad = [
+        replace(prediction(study_key=str(number)), **changes) for number, (changes, _) in enumerate(FAULTY_PREDICTIONS)
+    ]
+    return check_predictions([*bad, prediction(study_key="good")])
+
+
+@pytest.mark.parametrize("number", range(len(FAULTY_PREDICTIONS)))
+def test_each_fault_of_a_prediction_is_named_and_stays_with_its_study(faulty_predictions, number):
+    assert failed(faulty_predictions[str(number)]) == [FAULTY_PREDICTIONS[number][1]]
+    assert failed(faulty_predictions["good"]) == []
 
 
 def test_a_prediction_without_classes_stops_the_study():
