@@ -108,7 +108,7 @@ def test_a_passed_check_needs_none():
     assert not decide(quality=[QualityResult("spacing", True, True)]).review_required
 
 
-@pytest.mark.parametrize("code", ["truncated", "undecodable", "not-dicom"])
+@pytest.mark.parametrize("code", ["truncated", "undecodable", "not-dicom", "unreadable"])
 def test_images_that_could_not_be_read_need_a_review(code):
     found = decide(problems=[Problem(code, "why")] * 3)
     assert found.review_required
