@@ -60,7 +60,7 @@ def write_card(entry: CatalogEntry, facts: dict[str, Any], size_bytes: int) -> s
         height=entry.contract.height,
         width=entry.contract.width,
         scaling=entry.contract.scaling,
-        modalities=", ".join(entry.modalities),
+        modalities=", ".join(entry.modality),
         body_parts=", ".join(entry.body_parts),
         classes=", ".join(entry.classes),
         aggregation=entry.aggregation,

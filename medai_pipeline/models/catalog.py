@@ -32,7 +32,7 @@ class CatalogEntry:
     classes: tuple[str, ...]
     multi_label: bool
     contract: InputContract
-    modalities: tuple[str, ...]
+    modality: tuple[str, ...]
     body_parts: tuple[str, ...]
     thresholds: tuple[float, ...]
     temperature: float = 1.0
@@ -91,7 +91,7 @@ def choose(modality: str, body_part: str, name: str | None = None) -> Choice:
     if name:
         return Choice(entry(name))
     wanted = modality.strip().upper()
-    of_modality = [model for model in catalog() if model.demo and wanted in model.modalities]
+    of_modality = [model for model in catalog() if model.demo and wanted in model.modality]
     if not of_modality:
         return Choice(None, f"no model for modality {_word(wanted)}")
     region = _region(body_part)
@@ -125,7 +125,7 @@ def _table() -> dict[str, Any]:
 def _entry(row: Mapping[str, Any]) -> CatalogEntry:
     values = dict(row)
     contract = InputContract(**values.pop("contract"))
-    for key in ("classes", "modalities", "body_parts"):
+    for key in ("classes", "modality", "body_parts"):
         values[key] = tuple(values[key])
     fitted = _fitted(f"{values['name']}-{values['version']}") if values.get("demo") else {}
     thresholds = tuple(fitted.get("thresholds") or values.pop("thresholds", None) or [0.5] * len(values["classes"]))
