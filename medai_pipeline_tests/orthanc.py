@@ -1,7 +1,7 @@
 """A real Orthanc for tests: started on loopback with a user and its own storage, ended by its own pid.
 
-A test file takes it by `from medai_pipeline_tests.orthanc import orthanc` (and `pacs`, a client of it). It is one
-a session and keeps what it is given, so each test makes a study of its own (`made_study`).
+A plug-in of conftest: `orthanc` is one a session, `pacs` a client of it. It keeps what it is given, so each test
+makes a study of its own (`made_study`).
 """
 
 from __future__ import annotations

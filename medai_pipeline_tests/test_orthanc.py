@@ -13,9 +13,7 @@ from medai_pipeline.errors import PacsError, PacsNotFound
 from medai_pipeline.pacs.orthanc import Orthanc
 from medai_pipeline.pacs.parallel import ordered
 from medai_pipeline.pacs.records import PacsInstance, PacsStudy
-from medai_pipeline_tests.orthanc import file_bytes, made_study, orthanc, pacs
-
-__all__ = ["orthanc", "pacs"]
+from medai_pipeline_tests.orthanc import file_bytes, made_study
 
 
 def stored(pacs: Orthanc, files: list[bytes]) -> PacsStudy:

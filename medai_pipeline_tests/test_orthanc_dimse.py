@@ -13,9 +13,7 @@ from medai_pipeline.local.ports import free_port
 from medai_pipeline.pacs.dimse import echo, store
 from medai_pipeline.pacs.orthanc import Orthanc
 from medai_pipeline.pacs.records import UploadResult
-from medai_pipeline_tests.orthanc import RunningOrthanc, file_bytes, made_study, orthanc, pacs
-
-__all__ = ["orthanc", "pacs"]
+from medai_pipeline_tests.orthanc import RunningOrthanc, file_bytes, made_study
 
 
 @pytest.fixture

@@ -13,9 +13,7 @@ from medai_pipeline.errors import PacsError, PacsUnauthorized, PacsUnreachable
 from medai_pipeline.local.ports import free_port
 from medai_pipeline.pacs import wire
 from medai_pipeline.pacs.orthanc import Orthanc
-from medai_pipeline_tests.orthanc import RunningOrthanc, orthanc
-
-__all__ = ["orthanc"]
+from medai_pipeline_tests.orthanc import RunningOrthanc
 
 
 @contextmanager

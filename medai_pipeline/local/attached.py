@@ -8,7 +8,7 @@ import json
 from medai_pipeline.local.paths import Home, write_private
 from medai_pipeline.settings import Settings
 
-FILE = "attached.json"
+FILE = "attached.settings"
 DATABASE = ("database_url",)
 PACS = ("orthanc_url", "orthanc_username", "orthanc_password")
 

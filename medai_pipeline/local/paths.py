@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +47,12 @@ class Home:
 
 
 def write_private(path: Path, text: str) -> None:
-    """The file with mode 0600, whole or not at all."""
+    """The file with mode 0600, whole or not at all, also after a power cut."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     draft.touch(mode=0o600)
-    draft.write_text(text)
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     draft.replace(path)

@@ -117,6 +117,7 @@ class Stack:
         return {**os.environ, **told, "PATH": path, "DAGSTER_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
 
     def _start(self) -> None:
+        attached.remove(self.home)
         left = end_leftovers(self.home)
         if left:
             self._echo(f"ended {left} services that a killed stack had left running")
