@@ -65,6 +65,7 @@ def planted() -> FileDataset:
     dataset.add_new(0x60003000, "OW", MARKER.encode() + b"0")
     dataset.add_new(0x50000005, "US", 1)
     dataset.add_new(0x00080001, "UL", 3)
+    dataset.add_new(0x00080041, "LO", MARKER)  # Data Set Subtype: retired, and not in the table
     dataset.add_new(0xFFFCFFFC, "OB", MARKER.encode() + b"0")
     return dataset
 

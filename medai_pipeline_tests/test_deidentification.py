@@ -129,12 +129,12 @@ def test_only_standard_elements_stay_and_no_name_has_content():
 
 def test_a_value_that_hides_under_a_wrong_vr_is_removed():
     dataset = image()
-    dataset.add_new(0x00181150, "LO", MARKER)  # Exposure Time is IS
+    dataset.add_new(0x00189073, "LO", MARKER)  # Acquisition Duration is FD
     dataset.add_new(0x00180060, "DS", "120")
-    dataset.add_new(0x00281052, "LO", MARKER)  # Rescale Intercept is DS
+    dataset.add_new(0x00280106, "SH", MARKER)  # Smallest Image Pixel Value is US or SS
     result = parse(DEIDENTIFIER.deidentify(written(dataset)).data)
     assert result.KVP == 120
-    assert 0x00181150 not in result and 0x00281052 not in result
+    assert 0x00189073 not in result and 0x00280106 not in result
 
 
 def test_text_in_a_decimal_string_is_removed():

@@ -70,6 +70,15 @@ def test_pixel_data_that_is_shorter_than_its_header_says_is_truncated():
         parse(written(image(PixelData=bytes(100))))
 
 
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_an_object_cut_inside_its_last_element_is_truncated(cut):
+    dataset = image()
+    del dataset.PixelData
+    dataset.LossyImageCompressionMethod = "ISO_10918_1"
+    with pytest.raises(TruncatedFile):
+        parse(written(dataset)[:-cut])
+
+
 def test_a_cut_deflated_file_is_truncated():
     dataset = image()
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
