@@ -23,7 +23,7 @@ from medai_pipeline.records import InputContract
 log = logging.getLogger(__name__)
 
 STRIDE = 16  # tensor pixels in a cell of the class activation map
-Progress = Callable[[str, int, int, float], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,7 +154,7 @@ def render_split(
     for done, part in enumerate(_mapped(tasks, workers), 1):
         samples += part
         if progress and (done % 50 == 0 or done == studies):
-            progress(f"{name}: drawing {split}", done, studies, 0.0)
+            progress(f"{name}: drawing {split}, {done} of {studies} studies")
     return samples
 
 
@@ -180,7 +180,7 @@ def train_demo(
     """Train one demo model, or "all", and write weights, fitted numbers and card into `out_dir`.
 
     `images`: training studies (a film study gives one image, a volume six slices), `held_out`: studies for each of
-    validation and test; None takes the recipe's. `progress(what, done, total, loss)`. Returns the metrics by name.
+    validation and test; None takes the recipe's. `progress` is called with one line of text. Returns the facts by name.
     """
     from medai_pipeline.models.evaluate import report
     from medai_pipeline.models.train import Schedule, TrainingSet, fit
@@ -188,19 +188,44 @@ def train_demo(
     results = {}
     for model in [m for m in catalog() if m.demo] if name == "all" else [entry(name)]:
         recipe = RECIPES[model.name]
-        workers = workers or os.cpu_count() or 1
-        train = render_split(model.name, seed, "train", images or recipe.studies, workers, progress)
-        data = TrainingSet(*(np.stack([getattr(s, f) for s in train]) for f in ("pixels", "targets", "weights", "masks")))
-        schedule = Schedule(epochs or recipe.epochs, intensity_jitter=0.06 if model.contract.scaling == "ct-chest" else 0.15)
-        network = fit(
-            model, data, schedule, seed, (lambda step, steps, loss, n=model.name: progress(f"{n}: training", step, steps, loss)) if progress else None
-        )
-        held = {
-            split: render_split(model.name, seed, split, held_out or recipe.held_out, workers, progress)
-            for split in ("validation", "test")
+        studies, held_studies = images or recipe.studies, held_out or recipe.held_out
+        pool = workers or os.cpu_count() or 1
+        train = render_split(model.name, seed, "train", studies, pool, progress)
+        fields = ("pixels", "targets", "weights", "masks")
+        data = TrainingSet(*(np.stack([getattr(sample, field) for sample in train]) for field in fields))
+        jitter = 0.06 if model.contract.scaling == "ct-chest" else 0.15  # Hounsfield units are absolute
+        schedule = Schedule(epochs or recipe.epochs, intensity_jitter=jitter)
+        network = fit(model, data, schedule, seed, _step_lines(model.name, progress))
+        validation = render_split(model.name, seed, "validation", held_studies, pool, progress)
+        test = render_split(model.name, seed, "test", held_studies, pool, progress)
+        facts = {
+            "seed": seed,
+            "training_images": len(train),
+            "training_studies": studies,
+            "held_out_studies": held_studies,
+            "epochs": schedule.epochs,
         }
-        results[model.name] = report(model, network, held["validation"], held["test"], Path(out_dir), {
-            "seed": seed, "training_images": len(train), "training_studies": images or recipe.studies,
-            "held_out_studies": held_out or recipe.held_out, "epochs": schedule.epochs,
-        })
+        results[model.name] = report(model, network, validation, test, Path(out_dir), facts)
+        if progress:
+            progress(f"{model.name}: {_summary(results[model.name])}")
     return results
+
+
+def _step_lines(name: str, progress: Progress | None) -> Callable[[int, int, float], None] | None:
+    """A line every 20 batches."""
+    if progress is None:
+        return None
+
+    def after(step: int, steps: int, loss: float) -> None:
+        if step % 20 == 0 or step == steps:
+            progress(f"{name}: training, batch {step} of {steps}, loss {loss:.3f}")
+
+    return after
+
+
+def _summary(facts: dict) -> str:
+    held = facts["held_out"]
+    figures = ", ".join(f"{label} {values['auc_studies']:.3f}" for label, values in held["classes"].items())
+    return (
+        f"held-out AUC of studies: {figures}; normal studies called normal {held['normal_studies_called_normal']:.0%}"
+    )

@@ -49,13 +49,16 @@ class Canvas:
         return self.soften(layer.astype(np.float32) / 255, blur)
 
     def strokes(self, curves: Sequence[tuple[Points, float, float]], blur: float = 0.0) -> np.ndarray:
-        """Mask of open curves, each (points, width in units, strength 0..1); later ones lie on top."""
+        """Mask of open curves, each (points, width in units, strength 0..1); later ones lie on top.
+
+        `points` is one curve (N, 2) or several of the same kind (curves, N, 2).
+        """
         layer = np.zeros((self.rows, self.columns), np.uint8)
         for points, width, strength in curves:
             thickness = max(1, round(width * self.unit))
-            cv2.polylines(
-                layer, [self.pixels(points)], False, int(255 * min(1.0, strength)), thickness, cv2.LINE_AA, _SHIFT
-            )
+            shade, drawn = int(255 * min(1.0, strength)), self.pixels(points)
+            several = list(drawn) if drawn.ndim == 3 else [drawn]
+            cv2.polylines(layer, several, False, shade, thickness, cv2.LINE_AA, _SHIFT)
         return self.soften(layer.astype(np.float32) / 255, blur)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, degrees: float = 0.0, blur: float = 0.0) -> np.ndarray:

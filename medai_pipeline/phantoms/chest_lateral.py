@@ -8,7 +8,7 @@ import numpy as np
 
 from medai_pipeline.phantoms import findings_xray
 from medai_pipeline.phantoms.canvas import Canvas, Points, spline
-from medai_pipeline.phantoms.chest_pa import Chest, compose
+from medai_pipeline.phantoms.chest_pa import Chest, branches, compose
 from medai_pipeline.phantoms.image import TrueBox
 
 
@@ -142,13 +142,5 @@ def _airway(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
 
 
 def _vessels(rng: np.random.Generator, root: np.ndarray) -> list[tuple[Points, float, float]]:
-    strokes: list[tuple[Points, float, float]] = []
-    front = [(root, angle, 0.10, 0.010, 0) for angle in np.linspace(0, 2 * np.pi, 11)[:-1] + rng.normal(0, 0.15, 10)]
-    while front:
-        start, angle, length, width, depth = front.pop()
-        angle += rng.normal(0, 0.12)
-        end = start + length * np.array([np.cos(angle), np.sin(angle)])
-        strokes.append((np.array([start, end]), width, min(1.0, 0.2 + width / 0.012)))
-        if depth < 4:
-            front += [(end, angle + t, length * 0.8, width * 0.68, depth + 1) for t in (0.35, -0.35)]
-    return strokes
+    angles = np.linspace(0, 2 * np.pi, 11)[:-1] + rng.normal(0, 0.15, 10)
+    return branches(rng, root, angles, rng.uniform(0.09, 0.11, 10), 0.010)

@@ -229,21 +229,28 @@ def _airway_and_stomach(canvas: Canvas, place, rng: np.random.Generator, deep: f
 
 def _vessel_tree(rng: np.random.Generator, root: np.ndarray, sign: int) -> list[tuple[Points, float, float]]:
     """Pulmonary vessels: from the hilum outward, thinner at each fork."""
-    strokes: list[tuple[Points, float, float]] = []
-    prominence = rng.uniform(0.75, 1.15)
     fan = np.deg2rad(np.linspace(-75, 82, 8)) + rng.normal(0, 0.09, 8)
-    front = [(root, angle, rng.uniform(0.09, 0.13), 0.011 * prominence, 0) for angle in fan]
-    while front:
-        start, angle, length, width, depth = front.pop()
+    return branches(rng, root, fan, rng.uniform(0.09, 0.13, 8), 0.011 * rng.uniform(0.75, 1.15), sign)
+
+
+def branches(
+    rng: np.random.Generator, root: np.ndarray, angle: np.ndarray, length: np.ndarray, width: float, sign: int = 1
+) -> list[tuple[Points, float, float]]:
+    """Curves that fork in two five times, level by level; `sign` -1 grows to the image's left."""
+    strokes: list[tuple[Points, float, float]] = []
+    start = np.repeat(root[None], len(angle), axis=0)
+    for _ in range(5):
         ends = [start]
         for _ in range(3):
-            angle += rng.normal(0, 0.12)
-            ends.append(ends[-1] + length / 3 * np.array([sign * np.cos(angle), np.sin(angle)]))
-        strokes.append((np.array(ends), width, min(1.0, 0.25 + width / 0.011)))
-        if depth < 4:
-            for turn in (rng.uniform(0.15, 0.5), -rng.uniform(0.15, 0.5)):
-                front.append((ends[-1], angle + turn, length * rng.uniform(0.68, 0.85), width * 0.68, depth + 1))
-    return strokes
+            angle = angle + rng.normal(0, 0.12, len(angle))
+            step = np.stack([sign * np.cos(angle), np.sin(angle)], 1) * (length / 3)[:, None]
+            ends.append(ends[-1] + step)
+        strokes.append((np.stack(ends, axis=1), width, min(1.0, 0.25 + width / 0.011)))
+        forks = np.concatenate([rng.uniform(0.15, 0.5, len(angle)), -rng.uniform(0.15, 0.5, len(angle))])
+        start, angle = np.tile(ends[-1], (2, 1)), np.tile(angle, 2) + forks
+        length = np.tile(length, 2) * rng.uniform(0.68, 0.85, len(angle))
+        width *= 0.68
+    return strokes[::-1]  # the wide ones on top
 
 
 def _distractors(chest: Chest, rng: np.random.Generator) -> None:
