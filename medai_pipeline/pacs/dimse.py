@@ -25,6 +25,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.status import code_to_category
 
 from medai_pipeline.errors import PacsUnauthorized, PacsUnreachable
+from medai_pipeline.pacs.checkpoint import Checkpoint
 from medai_pipeline.pacs.records import UploadResult
 
 CALLING_AE = "MEDAI"
@@ -161,6 +162,7 @@ def _association(node: _Node, contexts: Sequence[PresentationContext]) -> Iterat
         )
     if not association.is_established and not association.rejected_contexts:
         raise PacsUnreachable(f"the DICOM node at {node.address} does not answer: check host, port and that it runs")
+    association._reactor_checkpoint = Checkpoint(association)
     try:
         yield association
     finally:
