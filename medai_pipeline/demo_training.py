@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -23,7 +24,8 @@ from medai_pipeline.records import InputContract
 log = logging.getLogger(__name__)
 
 STRIDE = 16  # tensor pixels in a cell of the class activation map
-Progress = Callable[[str], None]
+Progress: TypeAlias = Callable[[str], None]
+ClassBox: TypeAlias = tuple[int, tuple[float, float, float, float]]  # class index, box in tensor pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +37,7 @@ class Sample:
     targets: np.ndarray
     weights: np.ndarray
     masks: np.ndarray
-    boxes: tuple[tuple[int, tuple[float, float, float, float]], ...]
+    boxes: tuple[ClassBox, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def _window(contract: InputContract, rng: np.random.Generator) -> tuple[float, f
     return 2048 + rng.uniform(-200, 200), 4096 * rng.uniform(0.8, 1.05)
 
 
-def _sample(model: CatalogEntry, study: int, pixels: np.ndarray, boxes) -> Sample:
+def _sample(model: CatalogEntry, study: int, pixels: np.ndarray, boxes: tuple[ClassBox, ...]) -> Sample:
     classes = len(model.classes)
     cell, high, wide = STRIDE, model.contract.height // STRIDE, model.contract.width // STRIDE
     targets, weights = np.zeros(classes, np.float32), np.ones(classes, np.float32)

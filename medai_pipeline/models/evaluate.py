@@ -39,7 +39,9 @@ class Answers:
 
     def study_scores(self, entry: CatalogEntry) -> np.ndarray:
         probabilities = probabilities_of(self.logits, entry)
-        return np.stack([aggregate(probabilities[self.studies == study], entry)[0] for study in np.unique(self.studies)])
+        return np.stack(
+            [aggregate(probabilities[self.studies == study], entry)[0] for study in np.unique(self.studies)]
+        )
 
 
 def answers(entry: CatalogEntry, network: Any, samples: Sequence[Any], batch_size: int = 32) -> Answers:
@@ -51,7 +53,9 @@ def answers(entry: CatalogEntry, network: Any, samples: Sequence[Any], batch_siz
     model = LoadedModel(dataclasses.replace(entry, temperature=1.0), network.eval(), "cpu", "", weight, bias)
     logits, peaks, cell = [], [], 1.0
     for start in range(0, len(samples), batch_size):
-        images = predict(model, np.stack([s.pixels for s in samples[start : start + batch_size]]).astype(np.float32), batch_size)
+        images = predict(
+            model, np.stack([s.pixels for s in samples[start : start + batch_size]]).astype(np.float32), batch_size
+        )
         maps = np.einsum("ndhw,kd->nkhw", images.features, weight)
         cell = entry.contract.width / maps.shape[-1]
         top = maps.reshape(*maps.shape[:2], -1).argmax(-1)
@@ -109,7 +113,11 @@ def _pointing(test: Answers, probabilities: np.ndarray, entry: CatalogEntry, k: 
         x, y = test.peaks[row, k]
         grow = test.cell
         hits.append(
-            any(x0 - grow <= x < x1 + grow and y0 - grow <= y < y1 + grow for j, (x0, y0, x1, y1) in test.boxes[row] if j == k)
+            any(
+                x0 - grow <= x < x1 + grow and y0 - grow <= y < y1 + grow
+                for j, (x0, y0, x1, y1) in test.boxes[row]
+                if j == k
+            )
         )
     return float(np.mean(hits)) if hits else float("nan")
 

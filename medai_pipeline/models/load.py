@@ -37,7 +37,9 @@ def weights_path(entry: CatalogEntry, models_path: Path | None) -> Path:
     """Where the weights lie: a demo model's in the package, a site's under MODEL_PATH. Raises WeightsMissing that says where."""
     place = PACKAGED_WEIGHTS if entry.demo else models_path
     if place is None:
-        raise WeightsMissing(f"{entry.name} needs weights of the site: set MODEL_PATH to the folder of {entry.weights_file}")
+        raise WeightsMissing(
+            f"{entry.name} needs weights of the site: set MODEL_PATH to the folder of {entry.weights_file}"
+        )
     path = Path(place) / entry.weights_file
     if not path.is_file():
         raise WeightsMissing(f"no weights for {entry.name}@{entry.version}: put the file at {path}")
@@ -102,6 +104,8 @@ def _check(entry: CatalogEntry, state: dict[str, Any], expected: dict[str, Any])
         "of another shape": sorted(n for n in needed & set(state) if state[n].shape != expected[n].shape),
         "not finite": sorted(n for n, value in state.items() if not bool(value.isfinite().all())),
     }
-    found = [f"{what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" for what, names in problems.items() if names]
+    found = [
+        f"{what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" for what, names in problems.items() if names
+    ]
     if found:
         raise WeightsRefused(f"weights of {entry.name}@{entry.version} do not fit ({'; '.join(found)})")

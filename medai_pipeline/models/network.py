@@ -26,7 +26,7 @@ def build(entry: CatalogEntry) -> nn.Module:
         drop_rate=entry.dropout,
         **options,
     )
-    if not isinstance(model.get_classifier(), nn.Linear):
+    if not isinstance(head_of(model), nn.Linear):
         raise ModelError(f"{entry.name}: its head is not linear; choose an architecture with a pooled linear head")
     return model.eval()
 

@@ -113,7 +113,15 @@ class _PointingLoss(nn.Module):
         return ((lit + dark + 0.1 * hardest) * weights).mean()
 
 
-def _loss(model, points, data: TrainingSet, rows: np.ndarray, schedule: Schedule, generator, dropout: float):
+def _loss(
+    model: nn.Module,
+    points: nn.Module,
+    data: TrainingSet,
+    rows: np.ndarray,
+    schedule: Schedule,
+    generator: torch.Generator,
+    dropout: float,
+) -> torch.Tensor:
     images = torch.from_numpy(data.images[rows].astype(np.float32))
     masks = torch.from_numpy(data.masks[rows].astype(np.float32) / 255)
     targets = torch.from_numpy(data.targets[rows].astype(np.float32))
@@ -150,7 +158,10 @@ def _augment(
     )
     gain, shift = (1 + uniform(jitter))[:, None, None, None], uniform(jitter / 2)[:, None, None, None]
     gamma = torch.exp(uniform(jitter * 1.5))[:, None, None, None]
-    noise = torch.randn(images.shape, generator=generator) * (torch.rand(n, generator=generator) * 0.02)[:, None, None, None]
+    noise = (
+        torch.randn(images.shape, generator=generator)
+        * (torch.rand(n, generator=generator) * 0.02)[:, None, None, None]
+    )
     images = (images.clamp(0, 1) ** gamma * gain + shift + noise).clamp(0, 1)
     return images, masks.clamp(0, 1)
 

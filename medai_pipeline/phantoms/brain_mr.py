@@ -22,8 +22,26 @@ _LOW, _HIGH = 0.06, 0.94
 
 # Signal by tissue, arbitrary units as MR has them.
 CONTRASTS: dict[str, dict[str, float]] = {
-    "T2": {"csf": 1500, "grey": 800, "white": 560, "scalp": 950, "bone": 60, "muscle": 330, "lesion": 1280, "blood": 130},
-    "FLAIR": {"csf": 140, "grey": 760, "white": 600, "scalp": 900, "bone": 60, "muscle": 380, "lesion": 1250, "blood": 150},
+    "T2": {
+        "csf": 1500,
+        "grey": 800,
+        "white": 560,
+        "scalp": 950,
+        "bone": 60,
+        "muscle": 330,
+        "lesion": 1280,
+        "blood": 130,
+    },
+    "FLAIR": {
+        "csf": 140,
+        "grey": 760,
+        "white": 600,
+        "scalp": 900,
+        "bone": 60,
+        "muscle": 380,
+        "lesion": 1250,
+        "blood": 150,
+    },
 }
 
 
@@ -105,7 +123,15 @@ def _head(rng: np.random.Generator) -> Head:
         ghost=float(rng.uniform(0.03, 0.07)) if rng.random() < 0.25 else 0.0,
         notes=[contrast],
     )
-    head.notes += [name for name, on in (("choroid plexus", head.plexus), ("perivascular spaces", head.spaces), ("motion ghost", head.ghost)) if on]
+    head.notes += [
+        name
+        for name, on in (
+            ("choroid plexus", head.plexus),
+            ("perivascular spaces", head.spaces),
+            ("motion ghost", head.ghost),
+        )
+        if on
+    ]
     return head
 
 
@@ -121,7 +147,11 @@ def _acquire(section: Section, head: Head, coil: np.ndarray, rng: np.random.Gene
     size = min(section.signal.shape) / 256
     image = cv2.GaussianBlur(section.signal, (0, 0), 0.65 * size) * coil
     if head.ghost:
-        image = image + head.ghost * np.roll(image, image.shape[0] // 5, axis=0) + head.ghost * np.roll(image, -image.shape[0] // 5, axis=0)
+        image = (
+            image
+            + head.ghost * np.roll(image, image.shape[0] // 5, axis=0)
+            + head.ghost * np.roll(image, -image.shape[0] // 5, axis=0)
+        )
     real, imaginary = (rng.standard_normal(image.shape, dtype=np.float32) * level for _ in range(2))
     return np.round(np.clip(np.hypot(image + real, imaginary), 0, 4095)).astype(np.float32)
 
@@ -155,11 +185,16 @@ def _cerebrum(section: Section, head: Head, rx: float, ry: float) -> None:
     folds = _folds(canvas, head, z)
     x, _ = canvas.grid()
     rim = np.clip(1 - depth / 0.105, 0, 1)
-    middle = np.exp(-(((x - cx) / 0.006) ** 2)) * (np.clip((np.abs(canvas.grid()[1] - cy) - ry * 0.42) / 0.05, 0, 1) if z < 0.72 else 1)
+    middle = np.exp(-(((x - cx) / 0.006) ** 2)) * (
+        np.clip((np.abs(canvas.grid()[1] - cy) - ry * 0.42) / 0.05, 0, 1) if z < 0.72 else 1
+    )
     width = 0.16 * head.atrophy * np.clip(rim * 1.5, 0, 1)
     sulci = np.clip((width - np.abs(folds)) / 0.12 + 0.5, 0, 1) * (rim > 0.02)
     sulci = np.maximum(sulci, middle) * whole
-    ribbon = np.maximum(np.clip((0.72 - np.abs(folds)) / 0.3, 0, 1) * np.clip((0.112 - depth) / 0.03, 0, 1), np.clip((0.018 - depth) / 0.008, 0, 1))
+    ribbon = np.maximum(
+        np.clip((0.72 - np.abs(folds)) / 0.3, 0, 1) * np.clip((0.112 - depth) / 0.03, 0, 1),
+        np.clip((0.018 - depth) / 0.008, 0, 1),
+    )
     ribbon = np.maximum(ribbon, np.clip(1 - np.abs(x - cx) / 0.026, 0, 1) * (middle.max(axis=1, keepdims=True) > 0.5))
     section.paint(whole, tissue["white"] * (1 + 0.03 * canvas.cloud(np.random.default_rng(int(z * 1e6)), 6, 2)))
     section.paint(whole * np.clip(ribbon, 0, 1), tissue["grey"])
@@ -191,9 +226,19 @@ def _midbrain(section: Section, head: Head) -> None:
     pool = canvas.ellipse(cx, cy + 0.03, 0.085, 0.080, 0, 0.003)
     star = [(np.array([(cx, cy - 0.10), (cx, cy)]), 0.018, 1.0)]
     for sign in (-1, 1):
-        star.append((spline([(cx, cy - 0.045), (cx + sign * 0.07, cy - 0.065), (cx + sign * 0.16, cy - 0.06)]), 0.013, 1.0))
-        star.append((spline([(cx + sign * 0.135, cy + 0.0), (cx + sign * 0.145, cy + 0.05)]), 0.010 * head.ventricles, 0.9))
-        star.append((spline([(cx + sign * 0.05, cy + 0.09), (cx + sign * 0.13, cy + 0.2), (cx + sign * 0.2, cy + 0.22)]), 0.007, 0.8))
+        star.append(
+            (spline([(cx, cy - 0.045), (cx + sign * 0.07, cy - 0.065), (cx + sign * 0.16, cy - 0.06)]), 0.013, 1.0)
+        )
+        star.append(
+            (spline([(cx + sign * 0.135, cy + 0.0), (cx + sign * 0.145, cy + 0.05)]), 0.010 * head.ventricles, 0.9)
+        )
+        star.append(
+            (
+                spline([(cx + sign * 0.05, cy + 0.09), (cx + sign * 0.13, cy + 0.2), (cx + sign * 0.2, cy + 0.22)]),
+                0.007,
+                0.8,
+            )
+        )
     fluid = np.maximum(pool, canvas.strokes(star, 0.0015))
     section.paint(fluid, tissue["csf"])
     lobes = [canvas.ellipse(cx + sign * 0.032, cy + 0.012, 0.036, 0.046, sign * 30, 0.002) for sign in (-1, 1)]
@@ -215,21 +260,45 @@ def _deep(section: Section, head: Head) -> None:
     for sign in (-1, 1):
         if level < 0.5:
             nuclei = np.maximum(nuclei, canvas.ellipse(cx + sign * 0.042, cy + 0.035, 0.032, 0.046, sign * 22, 0.003))
-            nuclei = np.maximum(nuclei, 0.9 * canvas.ellipse(cx + sign * 0.110, cy - 0.025, 0.026, 0.062, sign * 14, 0.003))
-            insula = spline([(cx + sign * 0.175, cy - 0.09), (cx + sign * 0.155, cy - 0.03), (cx + sign * 0.175, cy + 0.06)])
+            nuclei = np.maximum(
+                nuclei, 0.9 * canvas.ellipse(cx + sign * 0.110, cy - 0.025, 0.026, 0.062, sign * 14, 0.003)
+            )
+            insula = spline(
+                [(cx + sign * 0.175, cy - 0.09), (cx + sign * 0.155, cy - 0.03), (cx + sign * 0.175, cy + 0.06)]
+            )
             nuclei = np.maximum(nuclei, canvas.strokes([(insula, 0.026, 1.0)], 0.003))
-            fluid = np.maximum(fluid, canvas.strokes([(insula + (sign * 0.016, 0), 0.010 * head.atrophy, 1.0), (np.array([insula[18], insula[18] + (sign * 0.13, 0.0)]), 0.009, 1.0)], 0.001))
+            fluid = np.maximum(
+                fluid,
+                canvas.strokes(
+                    [
+                        (insula + (sign * 0.016, 0), 0.010 * head.atrophy, 1.0),
+                        (np.array([insula[18], insula[18] + (sign * 0.13, 0.0)]), 0.009, 1.0),
+                    ],
+                    0.001,
+                ),
+            )
         nuclei = np.maximum(nuclei, canvas.ellipse(cx + sign * 0.056, cy - 0.075, 0.017, 0.036, sign * -14, 0.003))
         if level > 0.12:
-            horn = spline([(cx + sign * 0.030, cy - 0.125), (cx + sign * 0.021, cy - 0.07), (cx + sign * 0.020, cy - 0.01)])
+            horn = spline(
+                [(cx + sign * 0.030, cy - 0.125), (cx + sign * 0.021, cy - 0.07), (cx + sign * 0.020, cy - 0.01)]
+            )
             fluid = np.maximum(fluid, canvas.strokes([(horn, 0.026 * wide, 1.0)], 0.002))
-            body = [(cx + sign * 0.020, cy - 0.01), (cx + sign * 0.032, cy + 0.05), (cx + sign * 0.062, cy + 0.11), (cx + sign * 0.070, cy + 0.155)]
+            body = [
+                (cx + sign * 0.020, cy - 0.01),
+                (cx + sign * 0.032, cy + 0.05),
+                (cx + sign * 0.062, cy + 0.11),
+                (cx + sign * 0.070, cy + 0.155),
+            ]
             if level > 0.3:
-                fluid = np.maximum(fluid, canvas.strokes([(spline(body), (0.022 + 0.012 * (level < 0.6)) * wide, 1.0)], 0.002))
+                fluid = np.maximum(
+                    fluid, canvas.strokes([(spline(body), (0.022 + 0.012 * (level < 0.6)) * wide, 1.0)], 0.002)
+                )
             else:
                 fluid = np.maximum(fluid, canvas.strokes([(spline(body[2:]), 0.026 * wide, 1.0)], 0.002))
     if level < 0.45:
-        fluid = np.maximum(fluid, canvas.strokes([(np.array([(cx, cy - 0.02), (cx, cy + 0.055)]), 0.011 * wide, 1.0)], 0.0015))
+        fluid = np.maximum(
+            fluid, canvas.strokes([(np.array([(cx, cy - 0.02), (cx, cy + 0.055)]), 0.011 * wide, 1.0)], 0.0015)
+        )
     fade = np.clip((0.98 - level) / 0.12, 0, 1)
     section.paint(nuclei * section.brain * fade * 0.9, tissue["grey"])
     fluid = fluid * fade
@@ -244,28 +313,44 @@ def _deep(section: Section, head: Head) -> None:
 def _base(section: Section, head: Head, rx: float, ry: float) -> None:
     """Temporal lobes, brainstem, cerebellum with its folia, fourth ventricle, eyes, sinuses."""
     canvas, (cx, cy), tissue, z = section.canvas, head.centre, head.signal, section.z
-    section.paint(canvas.ellipse(cx, cy - ry * 0.25, rx + 0.01, ry * 0.85, head.turn) , tissue["muscle"])
+    section.paint(canvas.ellipse(cx, cy - ry * 0.25, rx + 0.01, ry * 0.85, head.turn), tissue["muscle"])
     brain = canvas.blank()
     grow = np.clip((z + 0.12) / 0.36, 0.4, 1)
     lobes = []
     for sign in (-1, 1):
-        lobes.append(canvas.ellipse(cx + sign * rx * 0.62, cy - ry * 0.20, rx * 0.36 * grow, ry * 0.34 * grow, sign * 18))
+        lobes.append(
+            canvas.ellipse(cx + sign * rx * 0.62, cy - ry * 0.20, rx * 0.36 * grow, ry * 0.34 * grow, sign * 18)
+        )
         section.paint(canvas.ellipse(cx + sign * 0.115, cy - ry * 0.84, 0.062, 0.066), tissue["scalp"] * 0.9)
-        section.paint(canvas.ellipse(cx + sign * 0.115, cy - ry * 0.86, 0.050, 0.052), tissue["csf"] if head.contrast == "T2" else 320)
+        section.paint(
+            canvas.ellipse(cx + sign * 0.115, cy - ry * 0.86, 0.050, 0.052),
+            tissue["csf"] if head.contrast == "T2" else 320,
+        )
     section.paint(canvas.ellipse(cx, cy - ry * 0.66, 0.052, 0.10), tissue["bone"])
     temporal = np.maximum(*lobes)
     back = canvas.ellipse(cx, cy + ry * 0.52, rx * 0.80, ry * 0.44)
-    section.paint(np.maximum(cv2.dilate(temporal, np.ones((5, 5), np.uint8)), canvas.ellipse(cx, cy + ry * 0.5, rx * 0.86, ry * 0.49)), tissue["csf"])
+    section.paint(
+        np.maximum(
+            cv2.dilate(temporal, np.ones((5, 5), np.uint8)), canvas.ellipse(cx, cy + ry * 0.5, rx * 0.86, ry * 0.49)
+        ),
+        tissue["csf"],
+    )
     depth = cv2.distanceTransform((temporal > 0.5).astype(np.uint8), cv2.DIST_L2, 3) / canvas.unit
     folds = _folds(canvas, head, z)
     section.paint(temporal, tissue["white"])
-    section.paint(temporal * np.clip((0.030 - depth) / 0.012 + np.clip((0.5 - np.abs(folds)) / 0.3, 0, 1) * (depth < 0.05), 0, 1), tissue["grey"])
+    section.paint(
+        temporal * np.clip((0.030 - depth) / 0.012 + np.clip((0.5 - np.abs(folds)) / 0.3, 0, 1) * (depth < 0.05), 0, 1),
+        tissue["grey"],
+    )
     section.paint(temporal * np.clip((0.14 - np.abs(folds)) / 0.12 + 0.3, 0, 1) * (depth < 0.045), tissue["csf"])
     x, y = canvas.grid()
     leaf = np.sin(260 * np.hypot((x - cx) * 0.75, y - (cy + ry * 0.12)) + 2.0 * folds)
     section.paint(back, tissue["grey"] * (0.93 + 0.10 * leaf))
     for sign in (-1, 1):
-        section.paint(canvas.ellipse(cx + sign * rx * 0.36, cy + ry * 0.46, rx * 0.2, ry * 0.13, sign * -25, 0.008), tissue["white"])
+        section.paint(
+            canvas.ellipse(cx + sign * rx * 0.36, cy + ry * 0.46, rx * 0.2, ry * 0.13, sign * -25, 0.008),
+            tissue["white"],
+        )
     stem = canvas.ellipse(cx, cy + ry * 0.06, 0.062, 0.060)
     section.paint(canvas.ellipse(cx, cy + ry * 0.05, 0.078, 0.078, 0, 0.002), tissue["csf"])
     section.paint(stem, 0.5 * (tissue["white"] + tissue["grey"]))

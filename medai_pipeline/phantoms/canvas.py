@@ -5,22 +5,23 @@ Points are (x, y) with 0..1 across the image, so that a picture is the same at e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
-Points = np.ndarray
+Points: TypeAlias = np.ndarray
+Place: TypeAlias = Callable[[ArrayLike], Points]  # a patient's own size and position
 _SHIFT = 4  # sub-pixel bits of OpenCV's drawing functions
 
 
-def spline(points: Sequence[tuple[float, float]] | Points, closed: bool = False, steps: int = 12) -> Points:
+def spline(points: ArrayLike, closed: bool = False, steps: int = 12) -> Points:
     """Catmull-Rom curve through `points`, as float array (N, 2)."""
     p = np.asarray(points, np.float64)
-    if closed:
-        p = np.concatenate([p[-1:], p, p[:2]])
-    else:
-        p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
+    before, after = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])
+    p = np.concatenate([before, p, after])
     t = np.linspace(0, 1, steps, endpoint=False)[:, None, None]
     a, b, c, d = p[:-3], p[1:-2], p[2:-1], p[3:]
     curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
@@ -69,6 +70,10 @@ class Canvas:
             np.stack([x + cos * np.cos(turn) - sin * np.sin(turn), y + cos * np.sin(turn) + sin * np.cos(turn)], 1),
             blur,
         )
+
+    def disc(self, centre: Points, rx: float, ry: float, degrees: float = 0.0, blur: float = 0.0) -> np.ndarray:
+        """An ellipse about a placed point (2,)."""
+        return self.ellipse(float(centre[0]), float(centre[1]), rx, ry, degrees, blur)
 
     def soften(self, image: np.ndarray, blur: float) -> np.ndarray:
         """Gaussian blur with sigma `blur` in units; wide ones at reduced size, where nobody sees the difference."""

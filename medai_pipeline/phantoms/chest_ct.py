@@ -97,7 +97,11 @@ def _thorax(seed: int) -> Thorax:
     granuloma = None
     if rng.random() < 0.2:
         side = rng.choice([-1, 1])
-        granuloma = (centre[0] + side * rng.uniform(0.15, 0.24), centre[1] + rng.uniform(-0.08, 0.1), rng.uniform(0.3, 0.6))
+        granuloma = (
+            centre[0] + side * rng.uniform(0.15, 0.24),
+            centre[1] + rng.uniform(-0.08, 0.1),
+            rng.uniform(0.3, 0.6),
+        )
         notes.append("calcified granuloma")
     dependent = float(rng.uniform(40, 180)) if rng.random() < 0.3 else 0.0
     if dependent:
@@ -128,7 +132,9 @@ def _vessel_points(rng: np.random.Generator, centre: tuple[float, float], sign: 
     front = []
     for elevation in np.linspace(-1.2, 1.2, 7) + rng.normal(0, 0.12, 7):
         for turn in rng.uniform(-1.2, 1.2, 2):
-            way = np.array([sign * np.cos(elevation) * np.cos(turn), np.cos(elevation) * np.sin(turn), np.sin(elevation)])
+            way = np.array(
+                [sign * np.cos(elevation) * np.cos(turn), np.cos(elevation) * np.sin(turn), np.sin(elevation)]
+            )
             front.append((root, way, rng.uniform(0.08, 0.11), rng.uniform(0.007, 0.0095), 0))
     while front:
         start, way, length, radius, depth = front.pop()
@@ -174,7 +180,15 @@ def _wall(plane: Slice, thorax: Thorax, tx: float, ty: float) -> None:
     bx = (thorax.cavity[0] + 0.058 + fat + 0.035 * shoulders) * thorax.girth
     by = (thorax.cavity[1] + 0.052 + fat) * (1 - 0.10 * shoulders) * thorax.girth
     back = cy + by * 0.99
-    table = spline([(cx - 0.36, back - 0.015), (cx - 0.2, back + 0.02), (cx, back + 0.028), (cx + 0.2, back + 0.02), (cx + 0.36, back - 0.015)])
+    table = spline(
+        [
+            (cx - 0.36, back - 0.015),
+            (cx - 0.2, back + 0.02),
+            (cx, back + 0.028),
+            (cx + 0.2, back + 0.02),
+            (cx + 0.36, back - 0.015),
+        ]
+    )
     plane.paint(canvas.strokes([(table, 0.010, 1.0), (table + (0, 0.045), 0.006, 1.0)]), -350)
     plane.paint(canvas.fill(_oval(cx, cy + 0.005, bx, by, 2.35)), -105)
     plane.paint(canvas.strokes([(np.vstack([_oval(cx, cy + 0.005, bx, by, 2.35)] * 2)[:74], 0.005, 1.0)]), 10)
@@ -185,7 +199,11 @@ def _wall(plane: Slice, thorax: Thorax, tx: float, ty: float) -> None:
     blades = []
     if z < 0.42:
         for sign in (-1, 1):
-            points = [(cx + sign * (tx + 0.075), cy + 0.02), (cx + sign * (tx + 0.03), cy + 0.13), (cx + sign * (tx * 0.72), cy + ty + 0.035)]
+            points = [
+                (cx + sign * (tx + 0.075), cy + 0.02),
+                (cx + sign * (tx + 0.03), cy + 0.13),
+                (cx + sign * (tx * 0.72), cy + ty + 0.035),
+            ]
             blades.append((spline(points), 0.016 * (1 - z), 1.0))
     plane.paint(canvas.strokes(blades, 0.0015), 420)
     plane.paint(_ribs(canvas, thorax, z, tx + 0.017, ty + 0.015, 0.021), 620)
@@ -256,7 +274,10 @@ def _domes(plane: Slice, thorax: Thorax, tx: float, ty: float) -> None:
         plane.paint(mask, (62 if name == "right" else 50) + 0.25 * (thorax.contrast - 45))
         plane.air = plane.air * (1 - mask)
         if name == "left" and grow > 0.5:
-            plane.paint(canvas.ellipse(cx + tx * 0.45, cy - ty * 0.42, tx * 0.22 * grow, ty * 0.20 * grow, 0, 0.002) * mask, -940)
+            plane.paint(
+                canvas.ellipse(cx + tx * 0.45, cy - ty * 0.42, tx * 0.22 * grow, ty * 0.20 * grow, 0, 0.002) * mask,
+                -940,
+            )
 
 
 def _mediastinum(plane: Slice, thorax: Thorax) -> None:
@@ -281,9 +302,16 @@ def _mediastinum(plane: Slice, thorax: Thorax) -> None:
         organ(canvas.ellipse(cx - 0.065, cy - 0.045, 0.022, 0.024, 0, 0.0015), blood * 1.05)
     if 0.35 < z <= 0.45:
         organ(canvas.ellipse(cx + 0.045, cy - 0.060, 0.036, 0.030, 30, 0.0015), blood)
-        organ(canvas.strokes([(spline([(cx + 0.04, cy - 0.05), (cx + 0.03, cy - 0.015), (cx - 0.07, cy + 0.0)]), 0.038, 1.0)], 0.0015), blood)
+        organ(
+            canvas.strokes(
+                [(spline([(cx + 0.04, cy - 0.05), (cx + 0.03, cy - 0.015), (cx - 0.07, cy + 0.0)]), 0.038, 1.0)], 0.0015
+            ),
+            blood,
+        )
     if 0.21 < z <= 0.28:
-        arch = spline([(cx - 0.025, cy - 0.075), (cx + 0.015, cy - 0.055), (cx + 0.045, cy - 0.005), (cx + 0.05, cy + 0.06)])
+        arch = spline(
+            [(cx - 0.025, cy - 0.075), (cx + 0.015, cy - 0.055), (cx + 0.045, cy - 0.005), (cx + 0.05, cy + 0.06)]
+        )
         organ(canvas.strokes([(arch, 0.062, 1.0)], 0.0015), blood)
     if z <= 0.21:
         for x, y in ((-0.04, -0.05), (0.005, -0.06), (0.045, -0.02), (-0.075, -0.07)):
@@ -305,7 +333,12 @@ def _spine(plane: Slice, x: float, y: float) -> None:
     bone = canvas.ellipse(x, y + 0.012, 0.050, 0.038, 0, 0.001)
     plane.air = plane.air * (1 - bone)
     plane.paint(canvas.strokes([(np.array([(x, y + 0.07), (x, y + 0.135)]), 0.020, 1.0)], 0.002), 450)
-    plane.paint(canvas.strokes([(spline([(x + s * 0.02, y + 0.06), (x + s * 0.085, y + 0.062)]), 0.022, 1.0) for s in (-1, 1)], 0.002), 430)
+    plane.paint(
+        canvas.strokes(
+            [(spline([(x + s * 0.02, y + 0.06), (x + s * 0.085, y + 0.062)]), 0.022, 1.0) for s in (-1, 1)], 0.002
+        ),
+        430,
+    )
     plane.paint(bone, 560)
     plane.paint(canvas.ellipse(x, y + 0.011, 0.043, 0.031, 0, 0.001), 210)
     plane.paint(canvas.ellipse(x, y + 0.066, 0.033, 0.028, 0, 0.001), 560)

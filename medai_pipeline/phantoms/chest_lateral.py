@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from medai_pipeline.phantoms import findings_xray
-from medai_pipeline.phantoms.canvas import Canvas, Points, spline
+from medai_pipeline.phantoms.canvas import Canvas, Place, Points, spline
 from medai_pipeline.phantoms.chest_pa import Chest, branches, compose
 from medai_pipeline.phantoms.image import TrueBox
 
@@ -28,7 +29,7 @@ def _anatomy(
     size = rng.uniform(0.93, 1.03)
     shift = np.array([rng.uniform(-0.02, 0.02), rng.uniform(-0.02, 0.02)])
 
-    def place(points: Points) -> Points:
+    def place(points: ArrayLike) -> Points:
         return (np.asarray(points) - 0.5) * size + 0.5 + shift
 
     def jitter(points: Sequence[tuple[float, float]], amount: float = 0.004) -> Points:
@@ -58,12 +59,14 @@ def _anatomy(
         mediastinum=_mediastinum(canvas, place, rng),
         bones=_bones(canvas, place, rng),
         extra=_spine(canvas, place, rng) + _airway(canvas, place, rng),
-        aeration=np.ones_like(lung) + 0.12 * canvas.ellipse(*place([(0.33, 0.36)])[0], 0.07, 0.12, 25, 0.03),
+        aeration=np.ones_like(lung) + 0.12 * canvas.disc(place([(0.33, 0.36)])[0], 0.07, 0.12, 25, 0.03),
     )
     return chest, heart_box
 
 
-def _heart(canvas: Canvas, place, rng: np.random.Generator, disease: np.random.Generator, big: bool):
+def _heart(
+    canvas: Canvas, place: Place, rng: np.random.Generator, disease: np.random.Generator, big: bool
+) -> tuple[np.ndarray, TrueBox]:
     size = disease.uniform(1.30, 1.62) if big else rng.uniform(0.88, 1.05)
     rx, ry, tilt = 0.125 * size, 0.105 * size, rng.uniform(25, 42)
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
@@ -79,19 +82,21 @@ def _heart(canvas: Canvas, place, rng: np.random.Generator, disease: np.random.G
     return mask, box
 
 
-def _mediastinum(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
+def _mediastinum(canvas: Canvas, place: Place, rng: np.random.Generator) -> np.ndarray:
     arch = spline([(0.44, 0.46), (0.47, 0.36), (0.54, 0.325), (0.61, 0.36), (0.63, 0.46), (0.65, 0.62), (0.68, 0.8)])
     aorta = 0.30 * canvas.strokes([(place(arch), 0.05, 1.0)], 0.008)
-    hilum = 0.5 * canvas.ellipse(*place([(0.535, 0.44)])[0], 0.04, 0.05, 30, 0.012)
+    hilum = 0.5 * canvas.disc(place([(0.535, 0.44)])[0], 0.04, 0.05, 30, 0.012)
     return np.maximum(aorta, hilum * rng.uniform(0.7, 1.1))
 
 
 def _spine_line(rng: np.random.Generator) -> Points:
     curve = rng.uniform(-0.01, 0.015)
-    return spline([(0.655, 0.0), (0.70, 0.13), (0.765 + curve, 0.32), (0.785 + curve, 0.52), (0.765, 0.72), (0.73, 1.0)], steps=10)
+    return spline(
+        [(0.655, 0.0), (0.70, 0.13), (0.765 + curve, 0.32), (0.785 + curve, 0.52), (0.765, 0.72), (0.73, 1.0)], steps=10
+    )
 
 
-def _spine(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
+def _spine(canvas: Canvas, place: Place, rng: np.random.Generator) -> np.ndarray:
     """Vertebral bodies as blocks along a curved line, denser at their end plates; darker toward the diaphragm."""
     line = _spine_line(rng)
     length = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
@@ -106,13 +111,15 @@ def _spine(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
         blocks.append(np.array(corners))
         plates += [(np.array([corners[0], corners[1]]), 0.005, 1.0), (np.array([corners[2], corners[3]]), 0.005, 1.0)]
         back = centre - across * 2.6
-        blocks.append(np.array([back, back + along * 0.03 - across, back + along * 0.045 - across, back + along * 0.02]))
+        blocks.append(
+            np.array([back, back + along * 0.03 - across, back + along * 0.045 - across, back + along * 0.02])
+        )
     for block in blocks:
         total = np.maximum(total, canvas.fill(place(block)))
     return 0.13 * canvas.soften(total, 0.003) + 0.10 * canvas.strokes([(place(p), w, s) for p, w, s in plates], 0.0015)
 
 
-def _bones(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
+def _bones(canvas: Canvas, place: Place, rng: np.random.Generator) -> np.ndarray:
     """Ribs slope forward and down, both sides on top of each other; breast bone and shoulder blades."""
     step, first = rng.uniform(0.062, 0.07), rng.uniform(0.14, 0.17)
     total = canvas.blank()
@@ -121,7 +128,9 @@ def _bones(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
         for i in range(9):
             y = first + step * i + offset
             front = 0.29 - 0.012 * min(i, 5)
-            curves.append((place(spline([(0.80, y - 0.03), (0.66, y + 0.03), (0.48, y + 0.11), (front, y + 0.20)])), 0.013))
+            curves.append(
+                (place(spline([(0.80, y - 0.03), (0.66, y + 0.03), (0.48, y + 0.11), (front, y + 0.20)])), 0.013)
+            )
         tubes = canvas.strokes([(c, w, 1.0) for c, w in curves])
         cores = canvas.strokes([(c, w * 0.5, 1.0) for c, w in curves])
         total += 0.055 * canvas.soften(tubes - 0.5 * cores, 0.002)
@@ -133,11 +142,11 @@ def _bones(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
     return total
 
 
-def _airway(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
+def _airway(canvas: Canvas, place: Place, rng: np.random.Generator) -> np.ndarray:
     tube = spline([(0.49, -0.05), (0.505, 0.15), (0.535, 0.40)])
     air = 0.17 * canvas.strokes([(place(tube), 0.032, 1.0)], 0.004)
     if rng.random() < 0.8:
-        air += 0.25 * canvas.ellipse(*place([(0.44, 0.735)])[0], rng.uniform(0.04, 0.07), 0.025, -8, 0.005)
+        air += 0.25 * canvas.disc(place([(0.44, 0.735)])[0], rng.uniform(0.04, 0.07), 0.025, -8, 0.005)
     return -air
 
 

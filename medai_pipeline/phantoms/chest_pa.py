@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from medai_pipeline.phantoms import findings_xray
-from medai_pipeline.phantoms.canvas import Canvas, Points, spline
+from medai_pipeline.phantoms.canvas import Canvas, Place, Points, spline
 from medai_pipeline.phantoms.image import TrueBox
 
 
@@ -68,7 +69,7 @@ def _anatomy(
     width, height = rng.uniform(0.92, 1.04), rng.uniform(0.93, 1.03)
     shift = np.array([rng.uniform(-0.015, 0.015), rng.uniform(-0.02, 0.02)])
 
-    def place(points: Points) -> Points:
+    def place(points: ArrayLike) -> Points:
         return (np.asarray(points) - 0.5) * (width, height) + 0.5 + shift
 
     deep = rng.uniform(-0.03, 0.03)  # how deep the patient breathed in
@@ -91,13 +92,11 @@ def _anatomy(
     vessels = canvas.strokes(
         [s for side in lungs for s in _vessel_tree(rng, np.array(hila[side]), -1 if side == "right" else 1)], 0.0012
     )
-    chest = Chest(
-        canvas, "PA", lungs, hila, body, lung, vessels, heart, mediastinum, bones, extra, np.ones_like(body)
-    )
+    chest = Chest(canvas, "PA", lungs, hila, body, lung, vessels, heart, mediastinum, bones, extra, np.ones_like(body))
     return chest, heart_box
 
 
-def _body(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
+def _body(canvas: Canvas, place: Place, rng: np.random.Generator) -> np.ndarray:
     girth = rng.uniform(-0.02, 0.03)
     half = [(0.5, -0.2), (0.40, -0.1), (0.395, 0.03), (0.34, 0.085), (0.20, 0.115), (0.08, 0.17), (0.0, 0.26)]
     half += [(-0.06, 0.5), (-0.1, 0.8), (-0.1, 1.3)]
@@ -112,7 +111,7 @@ def _body(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
 
 
 def _heart(
-    canvas: Canvas, place, rng: np.random.Generator, disease: np.random.Generator, big: bool
+    canvas: Canvas, place: Place, rng: np.random.Generator, disease: np.random.Generator, big: bool
 ) -> tuple[np.ndarray, TrueBox]:
     """Heart shadow by its cardiothoracic ratio: 0.40 to 0.48 is usual, from 0.56 on it is called enlarged."""
     usual = rng.uniform(0.38, 0.465)
@@ -132,19 +131,21 @@ def _heart(
     return mask, box
 
 
-def _mediastinum(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
+def _mediastinum(canvas: Canvas, place: Place, rng: np.random.Generator) -> np.ndarray:
     knob = rng.uniform(0.575, 0.597)
     outline = [(0.455, 0.02), (0.448, 0.2), (0.448, 0.32), (0.445, 0.45), (0.45, 0.8), (0.55, 0.8), (0.56, 0.5)]
     outline += [(0.572, 0.425), (0.565, 0.385), (knob, 0.345), (knob - 0.006, 0.305), (0.556, 0.27), (0.545, 0.02)]
     mask = canvas.fill(place(spline(_jitter(rng, outline, 0.002), closed=True)), 0.005)
     hila = np.maximum(
-        canvas.ellipse(*place([(0.435, 0.435)])[0], 0.024, 0.05, 12, 0.010),
-        canvas.ellipse(*place([(0.572, 0.415)])[0], 0.024, 0.046, -12, 0.010),
+        canvas.disc(place([(0.435, 0.435)])[0], 0.024, 0.05, 12, 0.010),
+        canvas.disc(place([(0.572, 0.415)])[0], 0.024, 0.046, -12, 0.010),
     )
     return np.maximum(mask, 0.62 * hila * rng.uniform(0.7, 1.1))
 
 
-def _bones(canvas: Canvas, place, lungs: dict[str, Points], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _bones(
+    canvas: Canvas, place: Place, lungs: dict[str, Points], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     step, first, thick = rng.uniform(0.062, 0.069), rng.uniform(0.105, 0.125), rng.uniform(0.017, 0.022)
     droop = rng.uniform(0.05, 0.08)
     behind, front = [], []
@@ -160,7 +161,9 @@ def _bones(canvas: Canvas, place, lungs: dict[str, Points], rng: np.random.Gener
                 low = y + droop
                 reach = 0.5 + sign * (0.135 + 0.012 * i)
                 bend = (edge - sign * 0.012, low + 0.055)
-                front.append((spline([(edge, low), bend, (0.5 * (edge + reach), low + 0.115), (reach, low + 0.125)]), thick))
+                front.append(
+                    (spline([(edge, low), bend, (0.5 * (edge + reach), low + 0.115), (reach, low + 0.125)]), thick)
+                )
     ribs = 0.155 * _rib_layer(canvas, behind) + 0.085 * _rib_layer(canvas, front)
     collar = []
     for sign in (-1, 1):
@@ -185,7 +188,7 @@ def _rib_layer(canvas: Canvas, curves: list[tuple[Points, float]]) -> np.ndarray
     return canvas.soften(tubes - 0.42 * cores, 0.0016)
 
 
-def _spine(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
+def _spine(canvas: Canvas, place: Place, rng: np.random.Generator) -> np.ndarray:
     bend = rng.normal(0, 0.004)
     layer, discs = [], []
     for i in range(15):
@@ -197,7 +200,7 @@ def _spine(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
     return 0.055 * body + 0.05 * canvas.strokes(discs, 0.003)
 
 
-def _shoulders(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
+def _shoulders(canvas: Canvas, place: Place, rng: np.random.Generator) -> np.ndarray:
     """Shoulder blades (their medial edge may cross the lung) and heads of the upper arms."""
     total = canvas.blank()
     turned = rng.uniform(0.0, 0.045)
@@ -205,11 +208,11 @@ def _shoulders(canvas: Canvas, place, rng: np.random.Generator) -> np.ndarray:
         blade = [(0.5 + sign * (0.40 - turned), 0.14), (0.5 + sign * (0.345 - turned), 0.24)]
         blade += [(0.5 + sign * (0.375 - turned), 0.43), (0.5 + sign * 0.44, 0.30), (0.5 + sign * 0.47, 0.19)]
         total += 0.075 * canvas.fill(place(spline(np.array(blade), closed=True)), 0.003)
-        total += 0.13 * canvas.ellipse(*place([(0.5 + sign * 0.475, 0.175)])[0], 0.055, 0.06, 0, 0.004)
+        total += 0.13 * canvas.disc(place([(0.5 + sign * 0.475, 0.175)])[0], 0.055, 0.06, 0, 0.004)
     return total
 
 
-def _airway_and_stomach(canvas: Canvas, place, rng: np.random.Generator, deep: float) -> np.ndarray:
+def _airway_and_stomach(canvas: Canvas, place: Place, rng: np.random.Generator, deep: float) -> np.ndarray:
     """Negative density: windpipe, main bronchi and the gastric bubble under the left dome."""
     x = 0.5 - rng.uniform(-0.004, 0.012)
     fork = rng.uniform(0.355, 0.375)

@@ -11,16 +11,9 @@ import numpy as np
 from medai_pipeline.phantoms import chest_lateral, chest_pa
 from medai_pipeline.phantoms.canvas import Canvas
 from medai_pipeline.phantoms.image import XRAY_LABELS, PhantomImage
+from medai_pipeline.phantoms.labels import chosen
 
 FIELD_MM = 400.0  # what the film's shorter side covers
-
-
-def draw_labels(rng: np.random.Generator, labels: Sequence[str], normal_share: float = 0.35) -> tuple[str, ...]:
-    """A study's findings by chance: none, one (usual), two or three."""
-    if rng.random() < normal_share:
-        return ()
-    count = int(rng.choice([1, 2, 3], p=[0.62, 0.29, 0.09]))
-    return tuple(sorted(rng.choice(labels, size=min(count, len(labels)), replace=False).tolist()))
 
 
 def render_chest_xray(
@@ -36,7 +29,7 @@ def render_chest_xray(
     A pneumothorax is drawn on the PA view alone: on a lateral film it can hardly be seen.
     Raises ValueError for an unknown finding or view.
     """
-    labels = _checked(seed, findings)
+    labels = chosen(seed, findings, XRAY_LABELS)
     canvas = Canvas(rows, columns)
     anatomy = np.random.default_rng([seed, 1])
     disease = np.random.default_rng([seed, 2, 0 if view == "PA" else 1])
@@ -49,22 +42,13 @@ def render_chest_xray(
     return PhantomImage(film, tuple(boxes), labels, (0.0, spacing, spacing), tuple(notes))
 
 
-def _checked(seed: int, findings: Sequence[str] | None) -> tuple[str, ...]:
-    if findings is None:
-        return draw_labels(np.random.default_rng([seed, 0]), XRAY_LABELS)
-    unknown = sorted(set(findings) - set(XRAY_LABELS))
-    if unknown:
-        raise ValueError(f"no such finding on a chest film: {', '.join(unknown)}; known: {', '.join(XRAY_LABELS)}")
-    return tuple(sorted(set(findings)))
-
-
 def _expose(canvas: Canvas, density: np.ndarray, rng: np.random.Generator, view: str) -> np.ndarray:
     """Scatter, detector blur, quantum noise, tone curve and the side marker; density 0..~1.5 becomes 0..4095."""
     scatter = canvas.soften(density, 0.06)
     image = 0.86 * density + 0.14 * scatter
     image *= 1 + 0.03 * canvas.cloud(rng, 1.5, 1)
     image = canvas.soften(image, 0.0012)
-    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    noise: np.ndarray = rng.standard_normal(image.shape, dtype=np.float32)
     if canvas.unit > 300:
         noise = cv2.GaussianBlur(noise, (0, 0), 0.6 * canvas.unit / 512 + 0.25)
     image += (0.022 + 0.018 * rng.random()) * noise

@@ -78,7 +78,9 @@ def _consolidation(planes: list[Slice], rng: np.random.Generator) -> list[TrueBo
         for _ in range(3):
             angle = rng.uniform(0, 2 * np.pi)
             away = np.array([np.cos(angle) * rx, np.sin(angle) * ry]) * size
-            tubes.append((spline([(x, y) - 0.3 * away, (x, y) + rng.normal(0, 0.006, 2), (x, y) + 0.7 * away]), 0.008, 0.8))
+            tubes.append(
+                (spline([(x, y) - 0.3 * away, (x, y) + rng.normal(0, 0.006, 2), (x, y) + 0.7 * away]), 0.008, 0.8)
+            )
         patch = patch.astype(np.float32) * (1 - 0.8 * canvas.strokes(tubes, 0.001))
         plane.paint(np.clip(patch, 0, 1), hu)
         box = box_of(patch, "Consolidation", frame, level=0.5, least=max(8, canvas.rows * canvas.columns // 2500))
@@ -103,7 +105,9 @@ def _effusion(planes: list[Slice], rng: np.random.Generator) -> list[TrueBox]:
         fluid = (fluid * np.maximum(plane.air, 0)).astype(np.float32)
         plane.paint(fluid, hu)
         plane.air = plane.air * (1 - fluid)
-        box = box_of(fluid, "Effusion", frame, level=0.5, least=max(8, plane.canvas.rows * plane.canvas.columns // 2000))
+        box = box_of(
+            fluid, "Effusion", frame, level=0.5, least=max(8, plane.canvas.rows * plane.canvas.columns // 2000)
+        )
         boxes += [box] if box else []
     return boxes
 

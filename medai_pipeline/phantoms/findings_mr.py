@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,9 @@ def apply(sections: list[Section], rng: np.random.Generator, labels: Sequence[st
     return [box for label, draw in _DRAWERS.items() if label in labels for box in draw(sections, rng)]
 
 
-def _home(sections: list[Section], rng: np.random.Generator, deep: float, shallow: float = 1.0) -> tuple[Section, float, float]:
+def _home(
+    sections: list[Section], rng: np.random.Generator, deep: float, shallow: float = 1.0
+) -> tuple[Section, float, float]:
     """A cerebral slice and a place in its brain between two distances from the surface."""
     fit = [section for section in sections if 0.30 <= section.z <= 0.78] or [sections[len(sections) // 2]]
     section = fit[int(rng.random() * len(fit))]
@@ -32,10 +34,12 @@ def _home(sections: list[Section], rng: np.random.Generator, deep: float, shallo
 
 def _blob(x: float, y: float, size: float, wobble: np.ndarray) -> np.ndarray:
     angle = np.linspace(0, 2 * np.pi, len(wobble), endpoint=False)
-    return spline(np.stack([x + size * wobble * np.cos(angle), y + size * wobble * np.sin(angle)], 1), closed=True, steps=5)
+    return spline(
+        np.stack([x + size * wobble * np.cos(angle), y + size * wobble * np.sin(angle)], 1), closed=True, steps=5
+    )
 
 
-def _ball(sections: list[Section], home: Section, radius: float):
+def _ball(sections: list[Section], home: Section, radius: float) -> Iterator[tuple[int, Section, float]]:
     """Slices that cut a ball about the home slice, with the cut's radius; the home slice always does."""
     for frame, section in enumerate(sections):
         left = radius**2 - ((section.z - home.z) / _FLATTEN) ** 2

@@ -72,9 +72,13 @@ def _effusion(chest: Chest, rng: np.random.Generator) -> list[TrueBox]:
     x = wall + (medial - wall) * t
     y = level + drop * (1 - np.exp(-t * 5)) - 0.03 * np.clip(t - 0.7, 0, 1)
     beyond = wall + 0.06 * np.sign(wall - medial)
-    fluid = canvas.fill(np.concatenate([[(beyond, level - 0.02)], np.stack([x, y], 1), [(medial, 1.0), (beyond, 1.0)]]), 0.008)
+    fluid = canvas.fill(
+        np.concatenate([[(beyond, level - 0.02)], np.stack([x, y], 1), [(medial, 1.0), (beyond, 1.0)]]), 0.008
+    )
     if chest.view == "PA":  # the other lung stays dry
-        own = canvas.soften((np.sign(canvas.grid()[0] - 0.5) == _outer(side)).astype(np.float32) + canvas.blank(), 0.004)
+        own = canvas.soften(
+            (np.sign(canvas.grid()[0] - 0.5) == _outer(side)).astype(np.float32) + canvas.blank(), 0.004
+        )
         fluid = fluid * own
     chest.aeration = chest.aeration * (1 - rng.uniform(0.85, 0.98) * fluid)
     chest.vessels = chest.vessels * (1 - fluid)

@@ -53,7 +53,9 @@ def film(view: str, spacing_mm: float, monochrome1: bool) -> Dataset:
     frontal = view == "PA"
     ds.ViewPosition = "PA" if frontal else "LL"
     ds.PatientOrientation = ["L", "F"] if frontal else ["P", "F"]
-    ds.ViewCodeSequence = Items([_code("399348003", "postero-anterior") if frontal else _code("399173006", "left lateral")])
+    ds.ViewCodeSequence = Items(
+        [_code("399348003", "postero-anterior") if frontal else _code("399173006", "left lateral")]
+    )
     ds["ViewCodeSequence"].value[0].ViewModifierCodeSequence = Items([])
     ds.PositionerType = ""
     ds.AcquisitionContextSequence = Items([])
@@ -75,7 +77,9 @@ def _plane(ds: Dataset, frame: int, spacing_mm: tuple[float, float, float], shap
     ds.SpacingBetweenSlices = round(between, 4)
 
 
-def ct(frame: int, spacing_mm: tuple[float, float, float], shape: tuple[int, int], intercept: int, signed: bool) -> Dataset:
+def ct(
+    frame: int, spacing_mm: tuple[float, float, float], shape: tuple[int, int], intercept: int, signed: bool
+) -> Dataset:
     """An axial CT image, 16 bits, Hounsfield units by Rescale Slope and Intercept."""
     ds = _common("CT", pydicom.uid.CTImageStorage, "CHEST")
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
@@ -88,7 +92,9 @@ def ct(frame: int, spacing_mm: tuple[float, float, float], shape: tuple[int, int
     return ds
 
 
-def mr(frame: int, spacing_mm: tuple[float, float, float], shape: tuple[int, int], flair: bool, brightest: int) -> Dataset:
+def mr(
+    frame: int, spacing_mm: tuple[float, float, float], shape: tuple[int, int], flair: bool, brightest: int
+) -> Dataset:
     """An axial MR image, T2 weighted or FLAIR, 12 bits stored."""
     ds = _common("MR", pydicom.uid.MRImageStorage, "BRAIN")
     ds.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def chosen(seed: int, findings: Sequence[str] | None, known: Sequence[str], normal_share: float = 0.35) -> tuple[str, ...]:
+def chosen(
+    seed: int, findings: Sequence[str] | None, known: Sequence[str], normal_share: float = 0.35
+) -> tuple[str, ...]:
     """`findings` sorted and checked, or, when None, none, one (usual), two or three by chance.
 
     Raises ValueError that names what is unknown.

@@ -63,9 +63,7 @@ def make_study(
     for number, (ds, stored, image, frame) in enumerate(made, 1):
         markers += _complete(ds, stored, kind, who, number, burned_in)
         datasets.append(ds)
-        boxes[str(ds.SOPInstanceUID)] = tuple(
-            TrueBox(box.label, box.box) for box in image.boxes if box.frame == frame
-        )
+        boxes[str(ds.SOPInstanceUID)] = tuple(TrueBox(box.label, box.box) for box in image.boxes if box.frame == frame)
     return PhantomStudy(kind, seed, tuple(datasets), boxes, made[0][2].labels, tuple(dict.fromkeys(markers)))
 
 

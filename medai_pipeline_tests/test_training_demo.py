@@ -1,0 +1,108 @@
+"""Training: the command's function writes what the catalog reads, and the packaged models answer for unseen phantoms."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from medai_pipeline import demo_training
+from medai_pipeline.demo_training import render_split, samples_of, study_seed, train_demo
+from medai_pipeline.models import metrics
+from medai_pipeline.models.catalog import catalog, entry
+from medai_pipeline.models.evaluate import answers, measure
+from medai_pipeline.models.load import load
+
+DEMO = [e.name for e in catalog() if e.demo]
+
+
+@pytest.fixture(scope="module", params=DEMO)
+def held_out(request):
+    """A demo model's name, and its figures on a few studies of seeds that training never saw."""
+    name = request.param
+    studies = {"demo-chest-xray": 60, "demo-chest-ct": 30, "demo-brain-mr": 30}[name]
+    samples = []
+    for index in range(studies):
+        samples += samples_of(entry(name), 777_000_000 + index, training=name != "demo-chest-xray")
+    model = load(entry(name))
+    return name, measure(entry(name), answers(entry(name), model.network, samples))
+
+
+def test_unseen_phantoms_reach_an_auc_of_at_least_090_in_each_class(held_out) -> None:
+    name, figures = held_out
+    low = {label: values["auc_images"] for label, values in figures["classes"].items() if values["auc_images"] < 0.90}
+    assert low == {}, name
+
+
+def test_the_cards_figures_are_at_least_what_is_asked() -> None:
+    for known in (e for e in catalog() if e.demo):
+        held = json.loads(known.card.with_suffix(".json").read_text())["held_out"]
+        assert all(values["auc_images"] >= 0.90 for values in held["classes"].values()), known.name
+        assert held["normal_studies_called_normal"] >= 0.85, known.name
+
+
+def test_splits_never_share_a_seed() -> None:
+    seeds = [study_seed(0, split, index) for split in ("train", "validation", "test") for index in range(5000)]
+    assert len(set(seeds)) == len(seeds) and min(seeds) >= 10_000_000
+
+
+def test_samples_are_the_contracts_tensors_with_boxes_inside() -> None:
+    for name in DEMO:
+        contract = entry(name).contract
+        for seed in range(3):
+            for sample in samples_of(entry(name), seed, training=True):
+                assert sample.pixels.shape == (1, contract.height, contract.width)
+                assert sample.pixels.min() >= 0 and sample.pixels.max() <= 1
+                for k, (x0, y0, x1, y1) in sample.boxes:
+                    assert sample.targets[k] == 1
+                    assert 0 <= x0 < x1 <= contract.width and 0 <= y0 < y1 <= contract.height
+                    assert sample.masks[k].max() == 255
+
+
+def test_training_writes_weights_numbers_and_card_and_repeats_itself(tmp_path, monkeypatch) -> None:
+    torch.set_num_threads(1)
+    lines: list[str] = []
+    options = {"images": 12, "held_out": 10, "epochs": 1, "workers": 1}
+    first = train_demo("demo-chest-xray", tmp_path / "a", 3, progress=lines.append, **options)
+    train_demo("demo-chest-xray", tmp_path / "b", 3, **options)
+    stem = "demo-chest-xray-1"
+    digest = first["demo-chest-xray"]["weights_sha256"]
+    assert json.loads((tmp_path / "b" / f"{stem}.json").read_text())["weights_sha256"] == digest
+    assert "no clinical value" in (tmp_path / "a" / f"{stem}.md").read_text()
+    assert any("AUC" in line for line in lines)
+    site = dataclasses.replace(entry("demo-chest-xray"), demo=False, weights_sha256=digest)
+    assert load(site, tmp_path / "a").weights_sha256 == digest
+
+
+def test_rendering_with_workers_gives_the_same_samples() -> None:
+    alone = render_split("demo-chest-xray", 1, "train", 4, workers=1)
+    shared = render_split("demo-chest-xray", 1, "train", 4, workers=2)
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(alone, shared, strict=True))
+
+
+def test_auc_counts_ties_half_and_is_not_a_number_without_both_classes() -> None:
+    assert metrics.auc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([0, 0, 1, 1])) == pytest.approx(0.875)
+    assert np.isnan(metrics.auc(np.array([0.1, 0.2]), np.array([0, 0])))
+
+
+def test_temperature_finds_the_scale_of_overconfident_logits() -> None:
+    rng = np.random.default_rng(0)
+    true_logits = rng.normal(0, 1.5, (4000, 2))
+    truth = (rng.random((4000, 2)) < metrics.sigmoid(true_logits)).astype(float)
+    assert metrics.fit_temperature(3 * true_logits, truth) == pytest.approx(3, rel=0.15)
+
+
+def test_thresholds_keep_false_alarms_rare_and_lie_between_separate_groups() -> None:
+    rng = np.random.default_rng(1)
+    negatives, positives = rng.beta(2, 20, 500), rng.beta(20, 4, 200)
+    scores, truth = np.concatenate([negatives, positives]), np.repeat([0, 1], [500, 200])
+    threshold = metrics.fit_threshold(scores, truth)
+    assert (negatives >= threshold).mean() <= 0.02
+    assert (positives >= threshold).mean() > 0.95
+
+
+def test_every_demo_model_has_a_recipe() -> None:
+    assert set(demo_training.RECIPES) == set(DEMO)
