@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -76,7 +77,7 @@ def deidentify(found: Sequence[StudyFiles], job: OneShot) -> Iterator[Outcome]:
     for files in found:
         chunk = _Chunk(job)
         key = chunk.add(files)
-        outcome = chunk.attempt("deidentify", key, lambda key=key, chunk=chunk: chunk.deidentify(key))
+        outcome = chunk.attempt("deidentify", key, partial(chunk.deidentify, key))
         study = chunk.studies.get(key)
         yield outcome or Outcome(key, problems=study.problems if study else ())
 
@@ -126,9 +127,9 @@ class _Chunk:
         yield from (Outcome(key, report, problems=tensors[key].problems) for key, report in reports.items())
 
     def each(self, stage: str, values: Mapping[str, Any], work: Callable[[str, Any], Any]) -> dict[str, Any]:
-        done = {}
+        done: dict[str, Any] = {}
         for key, value in values.items():
-            failed = self.attempt(stage, key, lambda key=key, value=value: done.update({key: work(key, value)}))
+            failed = self.attempt(stage, key, partial(_into, done, key, work, value))
             if failed:
                 self.failed.append(failed)
         return done
@@ -140,7 +141,7 @@ class _Chunk:
 
         return self.each(stage, values, refuse)
 
-    def attempt(self, stage: str, key: str, work: Callable[[], Any]) -> Outcome | None:
+    def attempt(self, stage: str, key: str, work: Callable[[], object]) -> Outcome | None:
         self.job.advanced(key, stage)
         try:
             work()
@@ -149,6 +150,10 @@ class _Chunk:
         except MedaiError as error:
             return Outcome(key, stage=stage, reason=error.reason)
         return None
+
+
+def _into(done: dict[str, Any], key: str, work: Callable[[str, Any], Any], value: Any) -> None:
+    done[key] = work(key, value)
 
 
 def _raised(answer: Any) -> Any:
@@ -172,4 +177,6 @@ def write_file(path: Path, data: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StorageFull(f"cannot write to the output folder ({error.strerror}): make room or choose another --out") from error
+        raise StorageFull(
+            f"cannot write to the output folder ({error.strerror}): make room or choose another --out"
+        ) from error

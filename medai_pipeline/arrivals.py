@@ -43,7 +43,7 @@ class Watch:
     study_key: Callable[[str], str]
     quiet: timedelta
     sweep_every: timedelta
-    ignore: Callable[[Any], bool] | None = None
+    ignore: Callable[[Any], bool] = lambda instance: False  # instances that we made ourselves
 
 
 @dataclass(frozen=True, slots=True)

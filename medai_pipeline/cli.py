@@ -18,6 +18,7 @@ from medai_pipeline.errors import MedaiError
 from medai_pipeline.settings import Settings, read_settings
 
 console = Console(stderr=True, highlight=False)
+_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 PATHS = click.Path(exists=True, path_type=Path)
 
 
@@ -45,7 +46,9 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="medai")
 def main() -> None:
     """Beside a PACS: de-identify each study, predict, explain, triage, report. Research use only."""
-    logging.basicConfig(level=read_settings().log_level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=read_settings().log_level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
     for noisy in ("httpx", "httpcore", "pydicom", "alembic", "great_expectations", "pynetdicom"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -146,7 +149,9 @@ def deidentify(paths: tuple[Path, ...], out: Path) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-@click.option("--export", type=click.Path(path_type=Path, file_okay=False), help="Also write each report to this folder.")
+@click.option(
+    "--export", type=click.Path(path_type=Path, file_okay=False), help="Also write each report to this folder."
+)
 def worklist(as_json: bool, export: Path | None) -> None:
     """Studies by urgency, and those still on their way or failed.
 
@@ -194,7 +199,16 @@ def models_train(is_demo: bool, name: str, out: Path, seed: int) -> None:
     """
     from medai_pipeline.demo_training import train_demo
 
-    train_demo(name, out, seed, progress=lambda text: console.print(text))
+    with Progress(*_COLUMNS, console=console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def advanced(what: str, done: int, total: int, loss: float) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        metrics = train_demo(name, out, seed, progress=advanced)
+    click.echo(json.dumps(metrics, indent=2))
 
 
 # what the commands share -------------------------------------------------------------------------------------
@@ -239,12 +253,18 @@ def _one_shot(paths: Sequence[Path], out: Path, run: Any, verb: str) -> None:
 
 def _say(outcome: Any) -> None:
     for problem in outcome.problems:
-        console.print(f"[yellow]left out[/] {outcome.study_key} {problem.subject[:12]}: {_plain(problem.reason)}", soft_wrap=True)
+        console.print(
+            f"[yellow]left out[/] {outcome.study_key} {problem.subject[:12]}: {_plain(problem.reason)}", soft_wrap=True
+        )
     if outcome.reason:
-        console.print(f"[red]failed[/] {outcome.study_key} at {outcome.stage}: {_plain(outcome.reason)}", soft_wrap=True)
+        console.print(
+            f"[red]failed[/] {outcome.study_key} at {outcome.stage}: {_plain(outcome.reason)}", soft_wrap=True
+        )
     elif outcome.report:
         content = outcome.report.content
-        console.print(f"{outcome.study_key}  {content['priority']:<9} {_plain('; '.join(content['reasons']))}", soft_wrap=True)
+        console.print(
+            f"{outcome.study_key}  {content['priority']:<9} {_plain('; '.join(content['reasons']))}", soft_wrap=True
+        )
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
@@ -260,8 +280,7 @@ class _progress:
     """A progress bar on a terminal, silence elsewhere; gives the function that advances it."""
 
     def __init__(self, verb: str, total: int) -> None:
-        columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._bar = Progress(*_COLUMNS, console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task(verb, total=total)
 
     def __enter__(self) -> Any:

@@ -74,9 +74,9 @@ def _mr(seed: int, training: bool) -> list[PhantomImage]:
 
 
 RECIPES: dict[str, Recipe] = {
-    "demo-chest-xray": Recipe(5000, 400, 6, _films),
-    "demo-chest-ct": Recipe(900, 200, 5, _ct),
-    "demo-brain-mr": Recipe(900, 200, 5, _mr),
+    "demo-chest-xray": Recipe(3500, 250, 7, _films),
+    "demo-chest-ct": Recipe(600, 110, 5, _ct),
+    "demo-brain-mr": Recipe(600, 110, 5, _mr),
 }
 
 

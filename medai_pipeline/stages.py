@@ -53,7 +53,9 @@ class Objects(Protocol):
 # raw_dicom ---------------------------------------------------------------------------------------------------
 
 
-def fetch_study(study_key: str, revision: int, source_digest: str, files: Iterable[bytes], objects: Objects) -> Manifest:
+def fetch_study(
+    study_key: str, revision: int, source_digest: str, files: Iterable[bytes], objects: Objects
+) -> Manifest:
     """Each file hashed and stored as it arrives; memory stays bounded by one file. The name holds no UID."""
     instances = []
     for data in files:
@@ -69,7 +71,9 @@ def fetch_study(study_key: str, revision: int, source_digest: str, files: Iterab
 # anonymized_instances ----------------------------------------------------------------------------------------
 
 
-def deidentify_study(manifest: Manifest, objects: Objects, deidentifier: Deidentifier) -> tuple[DeidentifiedStudy, Identity]:
+def deidentify_study(
+    manifest: Manifest, objects: Objects, deidentifier: Deidentifier
+) -> tuple[DeidentifiedStudy, Identity]:
     """Every file of the manifest by PS3.15 Annex E. A file that cannot be de-identified goes nowhere and is listed.
 
     Raises StudyError when no file is left.
@@ -100,7 +104,9 @@ def deidentify_study(manifest: Manifest, objects: Objects, deidentifier: Deident
             )
         )
     if identity is None:
-        raise StudyError(f"none of the {len(manifest.instances)} files can be used: {_counted(p.reason for p in problems)}")
+        raise StudyError(
+            f"none of the {len(manifest.instances)} files can be used: {_counted(p.reason for p in problems)}"
+        )
     study = DeidentifiedStudy(
         manifest.study_key, manifest.revision, manifest.source_digest, PROFILE, select(instances), tuple(problems)
     )
@@ -224,8 +230,8 @@ def warm(inference: Inference) -> list[str]:
 def predict_studies(studies: Sequence[StudyTensors], inference: Inference) -> dict[str, StudyPrediction | MedaiError]:
     """One batch a model over the images of several studies. A study that fails is given its error; others go on."""
     from medai_pipeline.models.catalog import entry
-    from medai_pipeline.models.infer import predict_study
     from medai_pipeline.models.infer import predict_studies as predict
+    from medai_pipeline.models.infer import predict_study
     from medai_pipeline.models.load import load
 
     results: dict[str, StudyPrediction | MedaiError] = {s.study_key: no_prediction(s) for s in studies if not s.model}
@@ -345,9 +351,9 @@ def report_study(
 ) -> Report:
     """Priority with reasons, and the report as JSON and HTML."""
     from medai_pipeline.results.report import build_report
+    from medai_pipeline.triage.decide import triage
     from medai_pipeline.triage.findings import codes_of
     from medai_pipeline.triage.rules import default_rules
-    from medai_pipeline.triage.decide import triage
 
     quality = all_checks(study, tensors, prediction)
     decision = triage(
@@ -442,7 +448,9 @@ def refuse_blocked(checks: Iterable[QualityResult]) -> None:
 def _counted(reasons: Iterable[str]) -> str:
     """'decoder missing (x3); a localizer': the most frequent first, at most three."""
     counts = Counter(reason for reason in reasons if reason)
-    return "; ".join(f"{reason} (x{n})" if n > 1 else reason for reason, n in counts.most_common(3)) or "no reason known"
+    return (
+        "; ".join(f"{reason} (x{n})" if n > 1 else reason for reason, n in counts.most_common(3)) or "no reason known"
+    )
 
 
 def _most_common(pairs: Iterable[tuple[str, str]]) -> tuple[str, str]:

@@ -76,9 +76,7 @@ class Pipeline:
     def materialize_one(self, study_key: str, **more: Any) -> dg.ExecuteInProcessResult:
         """What a person's click on one partition does."""
         job = self.definitions.resolve_job_def(STUDY_JOB)
-        return job.execute_in_process(
-            instance=self.instance, partition_key=study_key, raise_on_error=False, **more
-        )
+        return job.execute_in_process(instance=self.instance, partition_key=study_key, raise_on_error=False, **more)
 
     def state(self, study_key: str) -> Any:
         return self.services.lifecycle.study(study_key)
@@ -97,12 +95,16 @@ class Pipeline:
         return datetime.now(UTC)
 
 
-@pytest.fixture
-def empty_orthanc(orthanc: RunningOrthanc) -> RunningOrthanc:
-    """The session's Orthanc without any study."""
+def empty_pacs(orthanc: RunningOrthanc) -> None:
     with httpx.Client(base_url=orthanc.url, auth=(orthanc.username, orthanc.password)) as client:
         for study in client.get("/studies").json():
             client.delete(f"/studies/{study}").raise_for_status()
+
+
+@pytest.fixture
+def empty_orthanc(orthanc: RunningOrthanc) -> RunningOrthanc:
+    """The session's Orthanc without any study."""
+    empty_pacs(orthanc)
     return orthanc
 
 
@@ -122,5 +124,3 @@ def pipeline(database_url: str, empty_orthanc: RunningOrthanc, tmp_path: Path) -
     }
     with dg.DagsterInstance.ephemeral() as instance:
         yield Pipeline(settings, instance)
-
-

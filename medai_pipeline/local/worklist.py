@@ -86,7 +86,8 @@ def export_reports(services: Services, folder: Path) -> list[Path]:
 
 def models_table(settings: Settings) -> Table:
     from medai_pipeline.errors import WeightsMissing
-    from medai_pipeline.models.catalog import catalog, weights_path
+    from medai_pipeline.models.catalog import catalog
+    from medai_pipeline.models.load import weights_path
 
     table = Table("model", "version", "for", "classes", "weights", header_style="bold")
     for entry in catalog():

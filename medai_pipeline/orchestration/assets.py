@@ -7,6 +7,7 @@ import dagster as dg
 
 from medai_pipeline import __version__, stages
 from medai_pipeline.orchestration import describe
+from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.partitions import STUDIES
 from medai_pipeline.orchestration.study_loop import Stage
 from medai_pipeline.records import DeidentifiedStudy, Manifest, StudyHeatmaps, StudyPrediction, StudyTensors
@@ -54,7 +55,7 @@ def raw_dicom(context: dg.AssetExecutionContext) -> Iterator[Any]:
         INSTANCE_CHECK, "anonymized_instances", "Required columns, one study, no identity left, plausible spacing."
     ),
 )
-def anonymized_instances(context: dg.AssetExecutionContext, raw_dicom: Mapping[str, Manifest]) -> Iterator[Any]:
+def anonymized_instances(context: dg.AssetExecutionContext, raw_dicom: StudyValues) -> Iterator[Any]:
     stage = Stage(context, context.resources.session, INSTANCE_CHECK)
     services = stage.services
 
@@ -75,9 +76,7 @@ def anonymized_instances(context: dg.AssetExecutionContext, raw_dicom: Mapping[s
     description="The images a model may see, as float32 arrays by the contract of the model chosen for them.",
     check_specs=_check(TENSOR_CHECK, "normalized_tensors", "Shape, range, finite, not constant."),
 )
-def normalized_tensors(
-    context: dg.AssetExecutionContext, anonymized_instances: Mapping[str, DeidentifiedStudy]
-) -> Iterator[Any]:
+def normalized_tensors(context: dg.AssetExecutionContext, anonymized_instances: StudyValues) -> Iterator[Any]:
     stage = Stage(context, context.resources.session, TENSOR_CHECK)
 
     def normalize(key: str) -> StudyTensors:
@@ -94,7 +93,7 @@ def normalized_tensors(
     tags=GPU,
     check_specs=_check(PREDICTION_CHECK, "predictions", "Probabilities between 0 and 1, none missing."),
 )
-def predictions(context: dg.AssetExecutionContext, normalized_tensors: Mapping[str, StudyTensors]) -> Iterator[Any]:
+def predictions(context: dg.AssetExecutionContext, normalized_tensors: StudyValues) -> Iterator[Any]:
     stage = Stage(context, context.resources.session, PREDICTION_CHECK)
     services = stage.services
 
@@ -116,9 +115,9 @@ def predictions(context: dg.AssetExecutionContext, normalized_tensors: Mapping[s
 )
 def gradcam_maps(
     context: dg.AssetExecutionContext,
-    predictions: Mapping[str, StudyPrediction],
-    normalized_tensors: Mapping[str, StudyTensors],
-    anonymized_instances: Mapping[str, DeidentifiedStudy],
+    predictions: StudyValues,
+    normalized_tensors: StudyValues,
+    anonymized_instances: StudyValues,
 ) -> Iterator[Any]:
     stage = Stage(context, context.resources.session)
     services = stage.services
@@ -142,10 +141,10 @@ def gradcam_maps(
 @dg.asset(**_COMMON, description="Priority with reasons, and the report as JSON and HTML: what the worklist shows.")
 def triage_reports(
     context: dg.AssetExecutionContext,
-    gradcam_maps: Mapping[str, StudyHeatmaps],
-    predictions: Mapping[str, StudyPrediction],
-    normalized_tensors: Mapping[str, StudyTensors],
-    anonymized_instances: Mapping[str, DeidentifiedStudy],
+    gradcam_maps: StudyValues,
+    predictions: StudyValues,
+    normalized_tensors: StudyValues,
+    anonymized_instances: StudyValues,
 ) -> Iterator[Any]:
     stage = Stage(context, context.resources.session)
     services = stage.services

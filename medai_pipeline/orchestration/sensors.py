@@ -56,7 +56,9 @@ def orthanc_studies(services: Services) -> dg.SensorDefinition:
     return evaluate
 
 
-def request_runs(services: Services, instance: dg.DagsterInstance, now: datetime) -> tuple[list[dg.RunRequest], list[str]]:
+def request_runs(
+    services: Services, instance: dg.DagsterInstance, now: datetime
+) -> tuple[list[dg.RunRequest], list[str]]:
     """Runs for every study that is ready, as ranges of at most MEDAI_STUDIES_PER_RUN; and the keys new to Dagster."""
     most = services.settings.studies_per_run
     rows = services.lifecycle.requestable(now, 4 * most)
@@ -89,7 +91,9 @@ def recover(services: Services, instance: dg.DagsterInstance, now: datetime) -> 
     lost = [
         (row.study_key, row.revision)
         for row in rows
-        if row.state == StudyState.QUEUED and row.study_key not in covered and now - row.run_requested_at > UNREQUESTED
+        if row.state == StudyState.QUEUED
+        and row.study_key not in covered
+        and now - (row.run_requested_at or now) > UNREQUESTED
     ]
     services.lifecycle.unqueue(lost, now)
 
@@ -125,7 +129,9 @@ def _dead(services: Services, record: Any, now: datetime) -> bool:
     if run.status == dg.DagsterRunStatus.STARTING:
         return now - record.update_timestamp > UNSTARTED
     if run.status in {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}:
-        started = datetime.fromtimestamp(record.start_time, now.tzinfo) if record.start_time else record.update_timestamp
+        started = (
+            datetime.fromtimestamp(record.start_time, now.tzinfo) if record.start_time else record.update_timestamp
+        )
         claimed = services.lifecycle.was_held(run.run_id)
         held = services.lifecycle.run_is_held(run.run_id)
         return not held and (claimed or now - started > UNCLAIMED)

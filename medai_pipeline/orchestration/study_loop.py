@@ -16,10 +16,10 @@ import dagster as dg
 from medai_pipeline import __version__
 from medai_pipeline.errors import DatabaseUnreachable, MedaiError, StudyError
 from medai_pipeline.orchestration.io_managers import StudyValues
-from medai_pipeline.orchestration.partitions import DEFER_EVENTS, STUDIES
+from medai_pipeline.orchestration.partitions import DEFER_EVENTS
 from medai_pipeline.orchestration.services import Services
 from medai_pipeline.records import QualityResult
-from medai_pipeline.stages import all_checks, refuse_blocked
+from medai_pipeline.stages import refuse_blocked
 
 STUDIES_AT_ONCE = 8  # studies in memory together: enough to fill batches, few enough for long CT series
 
@@ -208,19 +208,25 @@ class Stage:
         )
 
     def _evaluate(self, key: str) -> None:
+        """The check of one partition, as an event of this run: a step itself can give one result a check only."""
         checks = self.checked.get(key, ())
         stage, reason = self.session.failures.get(key, ("", ""))
         failed = stage == self.name
-        self.context.instance.report_runless_asset_event(
-            dg.AssetCheckEvaluation(
-                asset_key=self.context.asset_key,
-                check_name=self.check_name,
-                passed=not failed and all(c.passed for c in checks),
-                severity=dg.AssetCheckSeverity.ERROR if failed else dg.AssetCheckSeverity.WARN,
-                metadata={"reason": reason, "results": _table({key: checks}), "run": self.session.run_id},
-                partition=key,
-            )
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=self.context.asset_key,
+            check_name=self.check_name,
+            passed=not failed and all(c.passed for c in checks),
+            severity=dg.AssetCheckSeverity.ERROR if failed else dg.AssetCheckSeverity.WARN,
+            metadata={"reason": dg.MetadataValue.text(reason if failed else ""), "results": _table({key: checks})},
+            partition=key,
         )
+        event = dg.DagsterEvent(
+            event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
+            job_name=self.context.job_name,
+            step_key=self.name,
+            event_specific_data=evaluation,
+        )
+        self.context.instance.report_dagster_event(event, self.session.run_id)
 
     def _summary(self) -> str:
         failures = self.session.failures
@@ -237,9 +243,7 @@ class Stage:
 
 def _table(checked: Mapping[str, Sequence[QualityResult]]) -> dg.MetadataValue:
     rows = [
-        dg.TableRecord(
-            {"study": key, "check": c.name, "passed": c.passed, "blocking": c.blocking, "detail": c.detail}
-        )
+        dg.TableRecord({"study": key, "check": c.name, "passed": c.passed, "blocking": c.blocking, "detail": c.detail})
         for key, checks in checked.items()
         for c in checks
     ]
@@ -251,6 +255,3 @@ def _unexpected(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {frames[-1].name}, line {frames[-1].lineno}" if frames else ""
     return f"unexpected {type(error).__name__}{place}; the run's log has the frames, please report it"
-
-
-__all__ = ["STUDIES", "Described", "RunSession", "Stage", "all_checks"]
