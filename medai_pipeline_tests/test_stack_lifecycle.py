@@ -21,7 +21,9 @@ import pytest
 from medai_pipeline.errors import StackError
 from medai_pipeline.local.attached import attached_settings
 from medai_pipeline.local.orthanc import find_binary
+from medai_pipeline.local.paths import Home
 from medai_pipeline.local.ports import free_port
+from medai_pipeline.local.supervisor import end_leftovers
 from medai_pipeline.pacs.orthanc import Orthanc
 from medai_pipeline.settings import read_settings
 from medai_pipeline_tests.conftest import ROOT, missing
@@ -54,12 +56,13 @@ class Running:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path) -> Iterator[Path]:
     try:
         find_binary()
     except StackError as error:
         missing(error.reason)
-    return tmp_path / "home"
+    yield tmp_path / "home"
+    end_leftovers(Home(tmp_path / "home"))  # of a test that failed after kill -9
 
 
 @pytest.fixture
