@@ -11,10 +11,17 @@ import torch
 
 from medai_pipeline import demo_training
 from medai_pipeline.demo_training import render_split, samples_of, study_seed, train_demo
+from medai_pipeline.dicom.normalize import normalize
+from medai_pipeline.dicom.pixels import prepare
 from medai_pipeline.models import metrics
 from medai_pipeline.models.catalog import catalog, entry
 from medai_pipeline.models.evaluate import answers, measure
 from medai_pipeline.models.load import load
+from medai_pipeline.phantoms.brain_mr import render_brain_mr
+from medai_pipeline.phantoms.chest_ct import render_chest_ct
+from medai_pipeline.phantoms.chest_xray import render_chest_xray
+from medai_pipeline.phantoms.studies import make_study, to_bytes
+from medai_pipeline.records import Instance
 
 DEMO = [e.name for e in catalog() if e.demo]
 
@@ -106,3 +113,21 @@ def test_thresholds_keep_false_alarms_rare_and_lie_between_separate_groups() -> 
 
 def test_every_demo_model_has_a_recipe() -> None:
     assert set(demo_training.RECIPES) == set(DEMO)
+
+
+@pytest.mark.parametrize(("name", "kind"), zip(DEMO, ("chest-xray", "chest-ct", "brain-mr"), strict=True))
+@pytest.mark.parametrize("seed", [4, 5])
+def test_a_study_in_dicom_becomes_the_tensors_that_training_saw(name: str, kind: str, seed: int) -> None:
+    size = {"rows": 256, "columns": 256}
+    study = make_study(kind, seed, monochrome1=bool(seed % 2), slices=3, **size)
+    if kind == "chest-xray":
+        planes = [render_chest_xray(seed, None, view, 256, 256).pixels for view in ("PA", "LATERAL")]
+    else:
+        planes = list({"chest-ct": render_chest_ct, "brain-mr": render_brain_mr}[kind](seed, None, 3, 256, 256).pixels)
+    contract = entry(name).contract
+    for ds, plane in zip(study.datasets, planes, strict=True):
+        source = Instance(ds.SOPInstanceUID, "", "", ds.SOPClassUID, "", ds.Modality, "")
+        ((tensor, item),) = prepare(to_bytes(ds), source, contract)
+        window = (2048.0, 4096.0) if kind == "chest-xray" else None
+        np.testing.assert_allclose(tensor, normalize(plane, contract, window=window)[0], atol=2e-3)
+        assert item.placement.source_rows == 256
