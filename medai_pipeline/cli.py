@@ -168,7 +168,7 @@ def worklist(as_json: bool, export: Path | None) -> None:
     if as_json:
         click.echo(json.dumps(page.as_json(services), indent=2))
     else:
-        Console(highlight=False).print(page.as_table(services))
+        page.terminal().print(page.as_table(services))
         click.echo(DISCLAIMER)
 
 
@@ -180,9 +180,9 @@ def models() -> None:
 @models.command("list")
 def models_list() -> None:
     """Models, what they are for, and whether their weights are here."""
-    from medai_pipeline.local.worklist import models_table
+    from medai_pipeline.local.worklist import models_table, terminal
 
-    Console(highlight=False).print(models_table(read_settings()))
+    terminal().print(models_table(read_settings()))
 
 
 @models.command("train")

@@ -70,7 +70,7 @@ _DUMMIES: Mapping[bytes, bytes] = {
     **dict.fromkeys((b"AT", b"FL", b"OF", b"OL", b"SL", b"UL"), bytes(4)),
     **dict.fromkeys((b"FD", b"OD", b"OV", b"SV", b"UV"), bytes(8)),
 }
-_FREE_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+_FREE_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 
 # VRs that writers mix up without changing what a value means; any other disagreement with PS3.6 removes the element.
 _FAMILIES = (
@@ -80,6 +80,15 @@ _FAMILIES = (
     frozenset({"UL", "SL"}),
 )
 _DIGITS = b"0123456789+-.eE\\ \0"
+
+# Coding schemes whose codes are published (PS3.16 Table 8-1). A site's own code may be, and mean, anything.
+_PUBLISHED_SCHEMES = frozenset(
+    "ACR BARI BI C4 C5 CD2 DC DCM DCMUID FMA HPC I10 I10P I11 I9 I9C ICDO3 IBSI ISO3166_1 ISO639_1 ISO639_2 ITIS_TSN LN"
+    " MA MDC MGI NCIt NDC NYUMCCG PATHLEX POS PUBCHEM_CID RADELEMENT RADLEX RFC3066 RFC5646 RO SCT SDM SNM3 SRT"
+    " UBERON UCUM UMLS UNS UPC X12DE".split()
+)
+_CODE_VALUES = frozenset({0x00080100, 0x00080119, 0x00080120})  # Code Value, Long Code Value, URN Code Value
+_CODING_SCHEME = 0x00080102
 
 
 class _Way(NamedTuple):
@@ -159,7 +168,8 @@ class Deidentifier:
         if standard == "SQ":
             items = [] if decision is Action.EMPTY else read_items(element, way.depth + 1)
             inner = way._replace(depth=way.depth + 1, blank=way.blank or decision is Action.DUMMY)
-            return Element(element.tag, b"SQ", b"", items=[self._clean(item, inner) for item in items])
+            cleaned = [self._clean(item, inner._replace(blank=inner.blank or _is_local_code(item))) for item in items]
+            return Element(element.tag, b"SQ", b"", items=cleaned)
         if way.blank and decision is Action.KEEP and standard in _FREE_TEXT:
             decision = Action.DUMMY
         vr = standard.encode() if element.vr in (None, b"UN") and len(standard) == 2 else element.vr
@@ -176,6 +186,13 @@ class Deidentifier:
     def _remapped(self, element: Element) -> bytes:
         uids = bytes(element.value).decode("latin-1").split("\\")
         return "\\".join(self.new_uid(uid.strip("\0 "), element.tag) for uid in uids).encode("ascii")
+
+
+def _is_local_code(item: list[Element]) -> bool:
+    """Whether an item is a code (PS3.3 8.8) of a scheme that is not published: value and meaning are free text then."""
+    if not any(element.tag in _CODE_VALUES for element in item):
+        return False
+    return Attributes(item).text(_CODING_SCHEME) not in _PUBLISHED_SCHEMES
 
 
 def _agrees(element: Element, standard: str) -> bool:

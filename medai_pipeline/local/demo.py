@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
-
 from medai_pipeline import DISCLAIMER
 from medai_pipeline.local import worklist as page
 from medai_pipeline.local.stack import Stack
@@ -23,7 +21,7 @@ def run_demo(stack: Stack, timeout_s: float, echo: Callable[[str], None], progre
     services = Services(stack.settings)
     keys = _send(services, progress)
     complete = _wait(stack, services, keys, timeout_s, progress)
-    Console(highlight=False).print(page.as_table(services))
+    page.terminal().print(page.as_table(services))
     folder = stack.home.root / "demo"
     page.export_reports(services, folder)
     echo(DISCLAIMER)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
     from medai_pipeline.orchestration.services import Services
 
 _STYLES = {"critical": "bold white on red", "urgent": "bold red", "routine": "yellow", "normal": "green"}
-_REPORT_FILES = ("report.json", "report.html")
+REASONS_SHOWN = 2
 
 
 def as_json(services: Services) -> dict[str, Any]:
@@ -52,17 +56,22 @@ def as_json(services: Services) -> dict[str, Any]:
     }
 
 
+def terminal() -> Console:
+    """Standard output, wide enough for a study key and its reasons also where it is no terminal."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)
+
+
 def as_table(services: Services) -> Table:
-    table = Table(title="Worklist", title_justify="left", expand=False, header_style="bold")
+    table = Table(title="Worklist", title_justify="left", header_style="bold", box=SIMPLE_HEAD, show_lines=False)
     for column in ("priority", "study", "rev", "modality", "why", "review", "to report"):
-        table.add_column(column, overflow="fold", no_wrap=column in {"priority", "study"})
+        table.add_column(column, no_wrap=column != "why", min_width=40 if column == "why" else None)
     for row in services.worklist.worklist():
         table.add_row(
             Text(row.priority.value, style=_STYLES[row.priority.value]),
             row.study_key,
             str(row.revision),
             row.modality,
-            Text("; ".join(row.reasons)),
+            _reasons(row.reasons),
             "yes" if row.review_required else "",
             f"{row.seconds_to_report:.0f} s",
         )
@@ -71,6 +80,12 @@ def as_table(services: Services) -> Table:
         state = Text(waiting.state.value, style="bold magenta" if waiting.state.value == "failed" else "dim")
         table.add_row(state, waiting.study_key, str(waiting.revision or ""), "", Text(why), "", "")
     return table
+
+
+def _reasons(reasons: Sequence[str]) -> Text:
+    """The first two; the report has them all."""
+    more = len(reasons) - REASONS_SHOWN
+    return Text("\n".join(reasons[:REASONS_SHOWN]) + (f"\n(and {more} more, see the report)" if more > 0 else ""))
 
 
 def export_reports(services: Services, folder: Path) -> list[Path]:

@@ -68,11 +68,13 @@ def request_runs(
     order = list(instance.get_dynamic_partitions("studies"))
     known = set(order)
     new_keys = [key for key in keys if key not in known]
+    # A study that has brought down its run twice must not use up the attempts of its neighbours, too.
+    alone = {row.study_key for row in rows if row.attempts >= 2}
     requests = [
         dg.RunRequest(
             tags={RANGE_START: group[0], RANGE_END: group[-1], DEFER_EVENTS: "true", "medai/studies": str(len(group))}
         )
-        for group in contiguous(keys, order + new_keys, most)
+        for group in contiguous(keys, order + new_keys, most, alone)
     ]
     services.lifecycle.mark_queued([(row.study_key, row.revision) for row in rows], now)
     return requests, new_keys

@@ -1,0 +1,243 @@
+"""`medai up` as its users run it: real daemon, code server, worker, Orthanc and Postgres; killed in the middle, searched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from medai_pipeline.dicom.read import group_by_study
+from medai_pipeline.errors import MedaiError, StackError
+from medai_pipeline.local.attached import attached_settings
+from medai_pipeline.local.orthanc import find_binary
+from medai_pipeline.local.paths import Home
+from medai_pipeline.local.ports import free_port
+from medai_pipeline.local.supervisor import end_leftovers
+from medai_pipeline.orchestration.services import Services
+from medai_pipeline.phantoms.studies import PhantomStudy, make_study, to_bytes
+from medai_pipeline.records import StudyState
+from medai_pipeline.settings import read_settings
+from medai_pipeline_tests.conftest import ROOT, missing
+
+PORTS = ("MEDAI_WEB_PORT", "MEDAI_CODE_PORT", "MEDAI_ORTHANC_PORT", "MEDAI_DICOM_PORT")
+SECONDS_TO_REPORT = 150.0  # generous: recovery of a killed worker includes importing torch on a busy machine
+
+
+@dataclass
+class Running:
+    """A `medai up` and what tests ask of it."""
+
+    home: Path
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes]
+    sent: dict[str, PhantomStudy] = field(default_factory=dict)
+
+    @property
+    def services(self) -> Services:
+        """New each time: Postgres and Orthanc may have been killed under an older one."""
+        return Services(attached_settings(read_settings({}, home=str(self.home))))
+
+    def medai(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "medai_pipeline.cli", *arguments]
+        return subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, **more)
+
+    def send(self, *studies: PhantomStudy) -> list[str]:
+        services = self.services
+        keys = []
+        for study in studies:
+            assert all(r.stored for r in services.pacs.upload_many([to_bytes(d) for d in study.datasets]))
+            keys.append(services.keys.study_key(str(study.datasets[0].StudyInstanceUID)))
+            self.sent[keys[-1]] = study
+        return keys
+
+    def kill(self, service: str) -> None:
+        pid = json.loads((self.home / "run" / f"{service}.json").read_text())[-1][0]
+        os.kill(pid, signal.SIGKILL)
+
+    def state(self, key: str) -> Any:
+        try:
+            return self.services.lifecycle.study(key)
+        except MedaiError:  # Postgres is being healed
+            return None
+
+    def wait_for(self, what: Callable[[], bool], words: str) -> None:
+        deadline, pause = time.monotonic() + SECONDS_TO_REPORT, threading.Event()
+        while not what():
+            assert time.monotonic() < deadline, f"{words}\n{self.logs()}"
+            assert self.process.poll() is None, "medai up ended"
+            pause.wait(0.2)
+
+    def wait_reported(self, keys: list[str]) -> None:
+        def reported() -> bool:
+            rows = [self.state(key) for key in keys]
+            return all(row is not None and row.state is StudyState.REPORTED for row in rows)
+
+        self.wait_for(reported, f"not all of {len(keys)} studies were reported")
+
+    def reports(self, key: str) -> int:
+        url = make_url(self.services.settings.database_url or "").set(drivername="postgresql")
+        with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
+            row = connection.execute("SELECT count(*) FROM medai.reports WHERE study_key = %s", (key,)).fetchone()
+            assert row
+            return row[0]
+
+    def logs(self) -> str:
+        return "\n".join(
+            f"--- {p.name}\n{p.read_text(errors='replace')[-3000:]}" for p in (self.home / "logs").glob("*.log")
+        )
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    try:
+        find_binary()
+    except StackError as error:
+        missing(error.reason)
+    home = tmp_path_factory.mktemp("stack") / "home"
+    environment = {**os.environ, **{name: str(free_port()) for name in PORTS}, "MEDAI_HOME": str(home)}
+    environment |= {"MEDAI_STABLE_SECONDS": "2", "MEDAI_RECONCILE_SECONDS": "5", "MEDAI_RETRY_SECONDS": "2"}
+    command = [sys.executable, "-m", "medai_pipeline.cli", "up"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    running = Running(home, environment, process)
+    try:
+        assert process.stdout
+        lines = []
+        for line in process.stdout:
+            lines.append(line.decode())
+            if line.startswith(b"logs"):
+                break
+        assert process.poll() is None, "".join(lines)
+        yield running
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+        end_leftovers(Home(home))
+
+
+def film(seed: int, **more: Any) -> PhantomStudy:
+    return make_study("chest-xray", seed, **more)
+
+
+def test_what_arrives_is_reported_and_the_worklist_command_shows_it(stack: Running) -> None:
+    keys = stack.send(film(201, findings=("Pneumothorax",)), film(202, findings=()))
+    stack.wait_reported(keys)
+    shown = json.loads(stack.medai("worklist", "--json", check=True).stdout)
+    assert {row["study_key"] for row in shown["studies"]} >= set(keys)
+    assert "Research use only" in shown["disclaimer"]
+
+
+def test_a_second_up_on_the_same_home_is_refused_with_the_pid_of_the_first(stack: Running) -> None:
+    second = stack.medai("up", timeout=60)
+    assert second.returncode == 1
+    assert str(stack.process.pid) in second.stdout + second.stderr
+    assert "Traceback" not in second.stdout + second.stderr
+
+
+@pytest.mark.parametrize("service", ["daemon", "code", "worker", "orthanc", "postgres"])
+def test_kill_9_between_send_and_report_loses_and_doubles_nothing(stack: Running, service: str) -> None:
+    seed = 300 + 10 * ["daemon", "code", "worker", "orthanc", "postgres"].index(service)
+    keys = stack.send(film(seed), make_study("chest-ct", seed + 1, slices=6))
+    if service in {"worker", "postgres"}:  # in the middle of the run itself
+        running = {StudyState.RUNNING, StudyState.REPORTED}
+        stack.wait_for(lambda: getattr(stack.state(keys[0]), "state", None) in running, "the run never started")
+    stack.kill(service)
+    stack.wait_reported(keys)
+    for key in keys:
+        assert stack.reports(key) == 1
+        assert len(stack.services.lifecycle.revisions(key)) == 1
+
+
+def test_files_that_nobody_here_made_reach_a_report(stack: Running, test_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "real"
+    folder.mkdir()
+    real = sorted((test_data / "dicom" / "nhsx").rglob("*.dcm"))
+    wanted = {"CT1_J2KR", "MR1_JLSL", "RG1_J2KI", "CT2_JPLL"}
+    real += [path for path in sorted((test_data / "dicom" / "wg04").rglob("*")) if path.name in wanted]
+    assert len(real) == 6
+    for number, path in enumerate(real):
+        shutil.copy(path, folder / f"{number}.dcm")
+    port = stack.environment["MEDAI_DICOM_PORT"]
+    sent = stack.medai("send", "--dicom", f"127.0.0.1:{port}", "--aet", "MEDAI", str(folder))
+    assert sent.returncode == 0, sent.stdout + sent.stderr
+    found, _ = group_by_study([folder])
+    keys = [stack.services.keys.study_key(study.study_instance_uid) for study in found]
+    stack.wait_reported(keys)
+
+
+def test_planted_identities_are_nowhere_but_in_the_pacs(stack: Running, tmp_path: Path) -> None:
+    keys = stack.send(film(401, burned_in=True), make_study("brain-mr", 402, slices=4))
+    stack.wait_reported(keys)
+    markers = sorted({m for study in stack.sent.values() for m in study.markers if len(m) >= 6})
+    assert len(markers) > 50
+    assert stack.medai("worklist", "--export", str(tmp_path / "reports")).returncode == 0
+    services = stack.services
+    haystacks: dict[str, bytes] = {"database": database_text(services.settings.database_url or "")}
+    for folder in ("logs", "dagster", "run", "objects"):
+        haystacks |= {f"{folder}/{p.name}": p.read_bytes() for p in (stack.home / folder).rglob("*") if p.is_file()}
+    haystacks |= {str(p): p.read_bytes() for p in (tmp_path / "reports").rglob("*") if p.is_file()}
+    # What is encrypted is searched decrypted, but for the raw files, which are what the PACS holds.
+    for name in services.objects.names():
+        if not name.startswith("raw/"):
+            haystacks[f"decrypted {name}"] = services.objects.get(name)
+    assert len(haystacks) > 50
+    found = [(place, m) for place, data in haystacks.items() for m in markers if m.encode() in data]
+    assert found == []
+    names = "\n".join(str(p) for p in stack.home.rglob("*"))
+    assert [m for m in markers if m in names] == []
+
+
+def test_the_search_would_find_a_marker_in_the_database(stack: Running) -> None:
+    """A search that can fail: the plain marker, stored once, is found by the same means."""
+    url = stack.services.settings.database_url or ""
+    with psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)) as c:
+        c.execute("CREATE TABLE public.planted AS SELECT 'ZZMARKplanted'::text AS value")
+    assert b"ZZMARKplanted" in database_text(url)
+    with psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)) as c:
+        c.execute("DROP TABLE public.planted")
+
+
+def database_text(url: str) -> bytes:
+    """Every row of every table of every schema, as text (bytea as its bytes)."""
+    parts: list[bytes] = []
+    with psycopg.connect(
+        make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    ) as connection:
+        tables = connection.execute(
+            "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE'"
+            " AND table_schema NOT IN ('pg_catalog', 'information_schema')"
+        ).fetchall()
+        for schema, table in tables:
+            for row in connection.execute(f'SELECT * FROM "{schema}"."{table}"'):  # type: ignore[arg-type]
+                parts += [v if isinstance(v, bytes) else str(v).encode() for v in row if v is not None]
+    return b"\n".join(parts)
+
+
+def test_the_audit_chain_holds_over_all_that(stack: Running) -> None:
+    check = stack.services.audit.verify()
+    assert check.ok, check.reason
+    assert check.records > 0
+
+
+def test_sigterm_ends_everything(stack: Running) -> None:
+    import psutil
+
+    everyone = psutil.Process(stack.process.pid).children(recursive=True)
+    assert len(everyone) >= 5
+    stack.process.send_signal(signal.SIGTERM)
+    stack.process.communicate(timeout=120)
+    assert [p for p in everyone if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    assert stack.process.returncode == 0
