@@ -13,9 +13,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from medai_pipeline.errors import PacsNotFound
+from medai_pipeline.pacs.orthanc import one_of_a_kind
 from medai_pipeline.records import Identity
 
 ACTOR = "pipeline:sensor"
+SETTLED_AT_ONCE = 50  # a look stays short: a tick has a time limit, and the rest is settled at the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,11 @@ def _read_feed(watch: Watch, since: int) -> tuple[int, set[str]]:
 
 def _sweep(watch: Watch, now: datetime) -> tuple[int, int]:
     """Every study in the PACS against what is known: finds what the feed missed, and what vanished."""
-    present = set()
-    changed = 0
+    present: dict[str, Any] = {}
     for study in watch.pacs.studies():
-        present.add(watch.study_key(study.study_instance_uid))
-        changed += _see(watch, study, now)
+        key = watch.study_key(study.study_instance_uid)
+        present[key] = max(present.get(key, study), study, key=one_of_a_kind)
+    changed = sum(_see(watch, study, now) for study in present.values())
     missing = [key for key in watch.lifecycle.unfinished_keys() if key not in present]
     return changed, sum(_confirm_gone(watch, key, now) for key in missing)
 
@@ -106,9 +108,10 @@ def _look_at(watch: Watch, orthanc_ids: set[str], now: datetime) -> tuple[int, i
     changed = 0
     for orthanc_id in sorted(orthanc_ids):
         try:
-            changed += _see(watch, watch.pacs.study(orthanc_id), now)
+            found = watch.pacs.find_study(watch.pacs.study(orthanc_id).study_instance_uid)
         except PacsNotFound:
             continue  # deleted since the event; the sweep says so if it was waiting
+        changed += bool(found) and _see(watch, found, now)
     return changed, 0
 
 
@@ -124,7 +127,7 @@ def _settle(watch: Watch, now: datetime) -> tuple[list[tuple[str, int]], int]:
     """Studies that have been quiet long enough get their digest; a digest not seen before is a new revision."""
     revisions = []
     gone = 0
-    for arrival in watch.lifecycle.settling(now, watch.quiet.total_seconds()):
+    for arrival in watch.lifecycle.settling(now, watch.quiet.total_seconds())[:SETTLED_AT_ONCE]:
         orthanc_id = watch.vault.read(arrival.study_key, ACTOR, "is the study complete").orthanc_id
         try:
             study = watch.pacs.study(orthanc_id)

@@ -199,15 +199,8 @@ def models_train(is_demo: bool, name: str, out: Path, seed: int) -> None:
     """
     from medai_pipeline.demo_training import train_demo
 
-    with Progress(*_COLUMNS, console=console) as bar:
-        tasks: dict[str, Any] = {}
-
-        def advanced(what: str, done: int, total: int, loss: float) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        metrics = train_demo(name, out, seed, progress=advanced)
+    with console.status("training") as status:
+        metrics = train_demo(name, out, seed, progress=status.update if console.is_terminal else console.print)
     click.echo(json.dumps(metrics, indent=2))
 
 

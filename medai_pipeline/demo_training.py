@@ -18,7 +18,7 @@ import numpy as np
 
 from medai_pipeline.dicom.normalize import normalize
 from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, CatalogEntry, catalog, entry
-from medai_pipeline.phantoms.image import PhantomImage
+from medai_pipeline.phantoms.image import CT_LABELS, PhantomImage
 from medai_pipeline.records import InputContract
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Recipe:
     held_out: int
     epochs: int
     images: Callable[[int, bool], list[PhantomImage]]
+    keep: int = 6  # images of one training study
 
 
 def _films(seed: int, training: bool) -> list[PhantomImage]:
@@ -64,7 +65,11 @@ def _films(seed: int, training: bool) -> list[PhantomImage]:
 def _ct(seed: int, training: bool) -> list[PhantomImage]:
     from medai_pipeline.phantoms.chest_ct import render_chest_ct
 
-    return [render_chest_ct(seed, None, slices=6 if training else 20, rows=256, columns=256)]
+    if not training:
+        return [render_chest_ct(seed, None, slices=20, rows=256, columns=256)]
+    rng = np.random.default_rng([seed, 11])  # a nodule shows on a slice or two: it needs more studies than the rest
+    labels = [label for label in CT_LABELS if rng.random() < (0.55 if label == "Nodule" else 0.28)]
+    return [render_chest_ct(seed, labels, slices=8, rows=256, columns=256)]
 
 
 def _mr(seed: int, training: bool) -> list[PhantomImage]:
@@ -75,8 +80,8 @@ def _mr(seed: int, training: bool) -> list[PhantomImage]:
 
 RECIPES: dict[str, Recipe] = {
     "demo-chest-xray": Recipe(3500, 250, 7, _films),
-    "demo-chest-ct": Recipe(600, 110, 5, _ct),
-    "demo-brain-mr": Recipe(600, 110, 5, _mr),
+    "demo-chest-ct": Recipe(800, 110, 7, _ct, keep=4),
+    "demo-brain-mr": Recipe(700, 110, 6, _mr, keep=5),
 }
 
 
@@ -110,7 +115,15 @@ def samples_of(model: CatalogEntry, seed: int, training: bool = False) -> list[S
                         )
                     )
             samples.append(_sample(model, seed, pixels, tuple(boxes)))
-    return samples
+    return _some(samples, seed, recipe.keep) if training else samples
+
+
+def _some(samples: list[Sample], seed: int, count: int) -> list[Sample]:
+    """At most `count` images of a study: those with small findings first, then by chance."""
+    chance = np.random.default_rng([seed, 12]).random(len(samples))
+    small = [any((x1 - x0) * (y1 - y0) < 2.5 * STRIDE**2 for _, (x0, y0, x1, y1) in sample.boxes) for sample in samples]
+    order = sorted(range(len(samples)), key=lambda i: (not small[i], chance[i]))
+    return [samples[i] for i in sorted(order[:count])]
 
 
 def _window(contract: InputContract, rng: np.random.Generator) -> tuple[float, float] | None:

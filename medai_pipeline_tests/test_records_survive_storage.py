@@ -1,6 +1,5 @@
 """A record that is stored and read again is the same record: arrays bit for bit, tuples, enums and nested records."""
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

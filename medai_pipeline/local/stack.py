@@ -34,6 +34,13 @@ load_from:
 
 attached_settings = attached.attached_settings
 
+# A sweep over a large PACS takes longer than the minute that Dagster gives a sensor.
+_FOR_DAGSTER = {
+    "DAGSTER_DISABLE_TELEMETRY": "1",
+    "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "600",
+    "PYTHONUNBUFFERED": "1",
+}
+
 
 class Stack:
     """Postgres, Orthanc, code server, daemon and web page of one MEDAI_HOME.
@@ -114,7 +121,7 @@ class Stack:
             told["MEDAI_DAGSTER_DATABASE_URL"] = dagster_url(self.settings.database_url)
             told |= celery_urls(told["MEDAI_DAGSTER_DATABASE_URL"], self.settings.broker_url)
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-        return {**os.environ, **told, "PATH": path, "DAGSTER_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
+        return {**os.environ, **told, "PATH": path, **_FOR_DAGSTER}
 
     def _start(self) -> None:
         attached.remove(self.home)

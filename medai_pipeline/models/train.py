@@ -57,8 +57,8 @@ def fit(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = build(entry).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    points = _PointingLoss(len(entry.classes))
-    optimizer = _optimizer(model, points, schedule)
+    reading = _Reading(len(entry.classes))
+    optimizer = _optimizer(model, reading, schedule)
     batches = math.ceil(len(data.images) / schedule.batch_size)
     steps = schedule.epochs * batches
     rates = torch.optim.lr_scheduler.OneCycleLR(
@@ -70,7 +70,7 @@ def fit(
             rows = order[batch * schedule.batch_size : (batch + 1) * schedule.batch_size].numpy()
             if len(rows) < 2:  # batch normalization needs two
                 continue
-            loss = _loss(model, points, data, rows, schedule, generator, entry.dropout)
+            loss = _loss(model, reading, data, rows, schedule, generator, entry.dropout)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -78,10 +78,11 @@ def fit(
             rates.step()
             if progress:
                 progress(epoch * batches + batch + 1, steps, float(loss.detach()))
+    reading.settle(head_of(model))
     return model.eval()
 
 
-def _optimizer(model: nn.Module, points: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, reading: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """The head learns faster: a small finding must outweigh the mean over the whole map."""
     head = list(head_of(model).parameters())
     own = {id(parameter) for parameter in head}
@@ -89,33 +90,48 @@ def _optimizer(model: nn.Module, points: nn.Module, schedule: Schedule) -> torch
     return torch.optim.AdamW(
         [
             {"params": rest, "lr": schedule.learning_rate, "weight_decay": schedule.weight_decay},
-            {"params": [*head, *points.parameters()], "lr": 5 * schedule.learning_rate, "weight_decay": 0.0},
+            {"params": [*head, *reading.parameters()], "lr": 5 * schedule.learning_rate, "weight_decay": 0.0},
         ]
     )
 
 
-class _PointingLoss(nn.Module):
-    """Cell by cell: does the class activation map say where the finding is? Scale and offset are learnt beside."""
+class _Reading(nn.Module):
+    """How the class activation map is read while training: as a study's logit, and cell by cell.
+
+    A nodule lights one cell of two hundred, and the mean over the map must still tell it: the mean is read with a gain
+    for each class, which goes into the head's weights when training ends. Cells where nothing is are asked to be dark,
+    not to be negative, or their sum would drown what lights up.
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.full((classes,), -2.0))
-        self.offset = nn.Parameter(torch.full((classes,), -2.0))
+        self.log_gain = nn.Parameter(torch.full((classes,), 3.0))
+        self.log_scale = nn.Parameter(torch.zeros(classes))
+        self.offset = nn.Parameter(torch.full((classes,), -3.0))
 
-    def forward(self, maps: torch.Tensor, masks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        logits = maps * self.log_scale.exp()[None, :, None, None] + self.offset[None, :, None, None]
-        cells = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    def logits(self, pooled: torch.Tensor, head: nn.Linear) -> torch.Tensor:
+        return functional.linear(pooled, head.weight) * self.log_gain.exp() + head.bias
+
+    def pointing(self, maps: torch.Tensor, masks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        scale, offset = (value[None, :, None, None] for value in (self.log_scale.exp(), self.offset))
+        cells = functional.binary_cross_entropy_with_logits(maps.clamp(min=0) * scale + offset, masks, reduction="none")
         inside, outside = masks, 1 - masks
         # Each image counts the finding's cells as much as all others together, however small the finding is.
         lit = (cells * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1)
         dark = (cells * outside).sum((2, 3)) / outside.sum((2, 3)).clamp(min=1)
         hardest = (cells * outside).flatten(2).topk(3, dim=2).values.mean(2)
-        return ((lit + dark + 0.1 * hardest) * weights).mean()
+        below = maps.clamp(max=0).square().mean((2, 3)) + (-maps).clamp(min=0).mul(inside).mean((2, 3))
+        return ((lit + dark + 0.1 * hardest + 0.1 * below) * weights).mean()
+
+    def settle(self, head: nn.Linear) -> None:
+        """The gains into the head: from here on it is an ordinary linear layer on pooled features."""
+        with torch.no_grad():
+            head.weight.mul_(self.log_gain.exp()[:, None])
 
 
 def _loss(
     model: nn.Module,
-    points: nn.Module,
+    reading: _Reading,
     data: TrainingSet,
     rows: np.ndarray,
     schedule: Schedule,
@@ -129,10 +145,10 @@ def _loss(
     images, masks = _augment(images, masks, generator, schedule.intensity_jitter)
     features, pooled, _ = forward(model, images.contiguous(memory_format=torch.channels_last))
     head = head_of(model)
-    logits = head(functional.dropout(pooled, dropout))
+    logits = reading.logits(functional.dropout(pooled, dropout), head)
     study = (functional.binary_cross_entropy_with_logits(logits, targets, reduction="none") * weights).mean()
     maps = torch.einsum("ndhw,kd->nkhw", features, head.weight)
-    return study + schedule.pointing_weight * points(maps, masks, weights)
+    return study + schedule.pointing_weight * reading.pointing(maps, masks, weights)
 
 
 def _augment(

@@ -29,6 +29,11 @@ PAGE = 100
 IN_FLIGHT_BYTES = 256 * 2**20
 
 
+def one_of_a_kind(study: PacsStudy) -> tuple[int, str]:
+    """Which of several studies with one StudyInstanceUID (under different Patient IDs) is meant: the greatest by this."""
+    return study.instance_count or 0, study.orthanc_id
+
+
 def nothing(_: PacsInstance) -> bool:
     """Ignore no instance."""
     return False
@@ -104,7 +109,7 @@ class Orthanc:
         """
         response = self._wire.request("POST", "tools/lookup", content=study_instance_uid.encode())
         hits = [item["ID"] for item in self._wire.read_json(response) if item["Type"] == "Study"]
-        return max((self.study(hit) for hit in hits), key=lambda study: study.instance_count or 0, default=None)
+        return max((self.study(hit) for hit in hits), key=one_of_a_kind, default=None)
 
     def instances(self, orthanc_id: str) -> tuple[PacsInstance, ...]:
         """The instances of a study, sorted by SOP Instance UID."""

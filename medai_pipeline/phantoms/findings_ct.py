@@ -41,7 +41,7 @@ def _nodule(planes: list[Slice], rng: np.random.Generator) -> list[TrueBox]:
     for _ in range(2 if rng.random() < 0.2 else 1):
         home = _middle(planes, rng, 0.12, 0.74)
         x, y = _place(home, rng, max(3, home.canvas.rows // 40))
-        radius, hu = rng.uniform(0.0125, 0.037), rng.uniform(5, 70)
+        radius, hu = rng.uniform(0.0145, 0.038), rng.uniform(5, 70)
         angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
         wobble = 1 + rng.normal(0, 0.10, 12)
         for frame, plane in enumerate(planes):

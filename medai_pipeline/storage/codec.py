@@ -27,7 +27,7 @@ def encode(record: Any) -> bytes:
     """One record (and the records and arrays in it) as an Arrow IPC stream, buffers compressed by zstd."""
     blobs: list[tuple[str, list[int], bytes]] = []
     tree = json.dumps(_tree(record, blobs), allow_nan=True, separators=(",", ":"))
-    columns = list(zip(*blobs, strict=True)) if blobs else [[], [], []]
+    columns: list[list[Any]] = [[blob[n] for blob in blobs] for n in range(len(_COLUMNS))]
     batch = pa.record_batch([pa.array(c, t) for c, t in zip(columns, _COLUMNS.types, strict=True)], schema=_COLUMNS)
     schema = _COLUMNS.with_metadata({"format": FORMAT, "tree": tree})
     sink = pa.BufferOutputStream()
