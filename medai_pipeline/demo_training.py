@@ -18,7 +18,7 @@ import numpy as np
 
 from medai_pipeline.dicom.normalize import normalize
 from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, CatalogEntry, catalog, entry
-from medai_pipeline.phantoms.image import CT_LABELS, PhantomImage
+from medai_pipeline.phantoms.image import CT_LABELS, MR_LABELS, PhantomImage
 from medai_pipeline.records import InputContract
 
 log = logging.getLogger(__name__)
@@ -75,13 +75,17 @@ def _ct(seed: int, training: bool) -> list[PhantomImage]:
 def _mr(seed: int, training: bool) -> list[PhantomImage]:
     from medai_pipeline.phantoms.brain_mr import render_brain_mr
 
-    return [render_brain_mr(seed, None, slices=6 if training else 20, rows=256, columns=256)]
+    if not training:
+        return [render_brain_mr(seed, None, slices=20, rows=256, columns=256)]
+    rng = np.random.default_rng([seed, 11])
+    labels = [label for label in MR_LABELS if rng.random() < 0.5]
+    return [render_brain_mr(seed, labels, slices=10, rows=256, columns=256)]
 
 
 RECIPES: dict[str, Recipe] = {
     "demo-chest-xray": Recipe(3500, 250, 7, _films),
     "demo-chest-ct": Recipe(800, 110, 7, _ct, keep=4),
-    "demo-brain-mr": Recipe(700, 110, 6, _mr, keep=5),
+    "demo-brain-mr": Recipe(900, 110, 7, _mr, keep=4),
 }
 
 
@@ -119,10 +123,11 @@ def samples_of(model: CatalogEntry, seed: int, training: bool = False) -> list[S
 
 
 def _some(samples: list[Sample], seed: int, count: int) -> list[Sample]:
-    """At most `count` images of a study: those with small findings first, then by chance."""
+    """At most `count` images of a study by chance; those with a finding, the more so a small one, have better chances."""
     chance = np.random.default_rng([seed, 12]).random(len(samples))
     small = [any((x1 - x0) * (y1 - y0) < 2.5 * STRIDE**2 for _, (x0, y0, x1, y1) in sample.boxes) for sample in samples]
-    order = sorted(range(len(samples)), key=lambda i: (not small[i], chance[i]))
+    odds = [0.15 if small[i] else 0.4 if samples[i].boxes else 1.0 for i in range(len(samples))]
+    order = sorted(range(len(samples)), key=lambda i: odds[i] * chance[i])
     return [samples[i] for i in sorted(order[:count])]
 
 

@@ -78,6 +78,21 @@ def test_a_failed_study_is_a_failed_check_of_its_partition_with_the_reason(pipel
     assert not evaluations[bad].event.dagster_event.event_specific_data.passed
 
 
+def test_each_partition_names_the_versions_it_was_made_from(pipeline: Pipeline) -> None:
+    (key,) = pipeline.send(chest(26))
+    pipeline.work()
+
+    def tags(asset: str) -> dict[str, str]:
+        (record,) = pipeline.instance.fetch_materializations(
+            dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[key]), limit=1
+        ).records
+        assert record.asset_materialization is not None
+        return dict(record.asset_materialization.tags or {})
+
+    for asset, upstream in zip(STAGES[1:4], STAGES[:3], strict=True):
+        assert tags(asset)[f"dagster/input_data_version/{upstream}"] == tags(upstream)["dagster/data_version"]
+
+
 def test_the_same_study_again_is_not_processed_again(pipeline: Pipeline) -> None:
     study = chest(31)
     (key,) = pipeline.send(study)

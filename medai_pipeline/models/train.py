@@ -58,6 +58,7 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     model = build(entry).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     reading = _Reading(len(entry.classes))
+    nn.init.constant_(head_of(model).bias, -2.0)  # a finding is the exception; an empty map says no
     optimizer = _optimizer(model, reading, schedule)
     batches = math.ceil(len(data.images) / schedule.batch_size)
     steps = schedule.epochs * batches
@@ -105,7 +106,7 @@ class _Reading(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.log_gain = nn.Parameter(torch.full((classes,), 3.0))
+        self.log_gain = nn.Parameter(torch.full((classes,), 4.0))
         self.log_scale = nn.Parameter(torch.zeros(classes))
         self.offset = nn.Parameter(torch.full((classes,), -3.0))
 
@@ -121,7 +122,7 @@ class _Reading(nn.Module):
         dark = (cells * outside).sum((2, 3)) / outside.sum((2, 3)).clamp(min=1)
         hardest = (cells * outside).flatten(2).topk(3, dim=2).values.mean(2)
         below = maps.clamp(max=0).square().mean((2, 3)) + (-maps).clamp(min=0).mul(inside).mean((2, 3))
-        return ((lit + dark + 0.1 * hardest + 0.1 * below) * weights).mean()
+        return ((lit + dark + 0.1 * hardest + 0.5 * below) * weights).mean()
 
     def settle(self, head: nn.Linear) -> None:
         """The gains into the head: from here on it is an ordinary linear layer on pooled features."""

@@ -20,13 +20,13 @@ class StudyValues(Mapping[str, Any]):
 
     def __init__(self, services: Services, asset: str, keys: list[str]) -> None:
         self._services = services
-        self._asset = asset
+        self.asset = asset
         self._keys = [key for key in keys if services.objects.exists(object_name(asset, key))]
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._keys:
             raise KeyError(key)
-        return decode(self._services.objects.get(object_name(self._asset, key)))
+        return decode(self._services.objects.get(object_name(self.asset, key)))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
@@ -35,7 +35,7 @@ class StudyValues(Mapping[str, Any]):
         return len(self._keys)
 
     def store(self, key: str, value: Any) -> None:
-        self._services.objects.put(object_name(self._asset, key), encode(value))
+        self._services.objects.put(object_name(self.asset, key), encode(value))
         if key not in self._keys:
             self._keys.append(key)
 

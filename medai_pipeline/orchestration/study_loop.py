@@ -34,6 +34,7 @@ class RunSession:
     services: Services
     run_id: str
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)  # study key -> (stage, reason)
+    versions: dict[tuple[str, str], str] = field(default_factory=dict)  # (asset, study key) -> data version
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,18 @@ class Stage:
         self.rows: dict[str, Any] = {}
         self.described: dict[str, Described] = {}
         self.checked: dict[str, tuple[QualityResult, ...]] = {}
+        self.inputs: list[str] = []
 
     def process(
         self,
         work: Many,
         describe: Callable[[Any], Described],
-        upstream: Sequence[Mapping[str, Any]] = (),
+        upstream: Sequence[StudyValues] = (),
         check: Check | None = None,
         save: Callable[[Any], None] | None = None,
     ) -> None:
         """`work` on every study whose inputs are there, a few at a time; `check` and `save` what comes out, and store it."""
+        self.inputs = [values.asset for values in upstream]
         ready = [key for key in self.keys if self._begin(key, upstream)]
         for start in range(0, len(ready), STUDIES_AT_ONCE):
             chunk = ready[start : start + STUDIES_AT_ONCE]
@@ -96,7 +99,7 @@ class Stage:
 
     # one study -----------------------------------------------------------------------------------------------
 
-    def _begin(self, key: str, upstream: Sequence[Mapping[str, Any]]) -> bool:
+    def _begin(self, key: str, upstream: Sequence[StudyValues]) -> bool:
         if key in self.session.failures:
             return False
         self.services.hold(self.session.run_id)
@@ -142,6 +145,7 @@ class Stage:
         described = self._attempt(store, key)
         if self._good(key, described):
             self.described[key] = described
+            self.session.versions[self.name, key] = described.data_version
             if self.deferred:
                 self._report(key, described)
 
@@ -173,13 +177,19 @@ class Stage:
     # what Dagster is told ------------------------------------------------------------------------------------
 
     def _report(self, key: str, described: Described) -> None:
+        """What Dagster would write itself: also which versions of the inputs it came from, for its view of staleness."""
+        tags = {
+            "dagster/data_version": described.data_version,
+            "dagster/data_version_is_user_provided": "true",
+            "dagster/code_version": __version__,
+        }
+        for asset in self.inputs:
+            if version := self.session.versions.get((asset, key)):
+                tags[f"dagster/input_data_version/{asset}"] = version
+                tags[f"dagster/input_event_pointer/{asset}"] = "NULL"
+        metadata = dict(described.metadata)
         self.context.log_event(
-            dg.AssetMaterialization(
-                asset_key=self.context.asset_key,
-                partition=key,
-                metadata=dict(described.metadata),
-                tags={"dagster/data_version": described.data_version, "dagster/code_version": __version__},
-            )
+            dg.AssetMaterialization(asset_key=self.context.asset_key, partition=key, metadata=metadata, tags=tags)
         )
 
     def _output(self) -> dg.Output:
