@@ -95,11 +95,13 @@ def test_auc_counts_ties_half_and_is_not_a_number_without_both_classes() -> None
     assert np.isnan(metrics.auc(np.array([0.1, 0.2]), np.array([0, 0])))
 
 
-def test_temperature_finds_the_scale_of_overconfident_logits() -> None:
+def test_calibration_finds_the_scale_and_the_shift_of_wrong_logits() -> None:
     rng = np.random.default_rng(0)
-    true_logits = rng.normal(0, 1.5, (4000, 2))
+    true_logits = rng.normal(-1, 1.5, (4000, 2))
     truth = (rng.random((4000, 2)) < metrics.sigmoid(true_logits)).astype(float)
-    assert metrics.fit_temperature(3 * true_logits, truth) == pytest.approx(3, rel=0.15)
+    temperature, shift = metrics.fit_calibration(3 * true_logits + 2, truth)
+    assert temperature == pytest.approx(3, rel=0.15)
+    assert shift == pytest.approx([-2 / 3, -2 / 3], abs=0.15)
 
 
 def test_thresholds_keep_false_alarms_rare_and_lie_between_separate_groups() -> None:

@@ -72,12 +72,15 @@ def answers(entry: CatalogEntry, network: Any, samples: Sequence[Any], batch_siz
     )
 
 
-def fitted(entry: CatalogEntry, validation: Answers) -> CatalogEntry:
-    """The entry with temperature and study thresholds from the validation studies."""
-    entry = dataclasses.replace(entry, temperature=metrics.fit_temperature(validation.logits, validation.targets))
+def fitted(entry: CatalogEntry, validation: Answers) -> tuple[CatalogEntry, np.ndarray]:
+    """The entry with temperature and study thresholds from the validation studies, and what the head's bias gains (K,)."""
+    temperature, shift = metrics.fit_calibration(validation.logits, validation.targets)
+    entry = dataclasses.replace(entry, temperature=round(temperature, 4))
+    gain = temperature * shift
+    validation = dataclasses.replace(validation, logits=validation.logits + gain)
     scores, truth = validation.study_scores(entry), validation.study_truth()
     thresholds = tuple(round(metrics.fit_threshold(scores[:, k], truth[:, k]), 4) for k in range(len(entry.classes)))
-    return dataclasses.replace(entry, thresholds=thresholds)
+    return dataclasses.replace(entry, thresholds=thresholds), gain
 
 
 def measure(entry: CatalogEntry, test: Answers) -> dict[str, Any]:
@@ -131,11 +134,15 @@ def report(
     training: dict[str, Any],
 ) -> dict[str, Any]:
     """Fit, measure, and write `<name>-<version>` .safetensors, .json (what the catalog reads) and .md (the card)."""
+    import torch
     from safetensors.torch import save
 
+    from medai_pipeline.models.network import head_of
     from medai_pipeline.models.train import weights_of
 
-    entry = fitted(entry, answers(entry, network, validation))
+    entry, gain = fitted(entry, answers(entry, network, validation))
+    with torch.no_grad():
+        head_of(network).bias.add_(torch.from_numpy(gain).float())
     results = measure(entry, answers(entry, network, test))
     data = save(weights_of(network))
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -32,14 +32,28 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
 
 
-def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature with the least log loss on (N, K) logits, within 0.25 to 8."""
-    grid = np.exp(np.linspace(np.log(0.25), np.log(8), 120))
-    losses = []
-    for temperature in grid:
-        z = logits / temperature
-        losses.append(np.mean(np.logaddexp(0, z) - truth * z))
-    return float(grid[int(np.argmin(losses))])
+def fit_calibration(logits: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
+    """The temperature (0.25 to 8) and the shifts (K,) of (N, K) logits with the least log loss of logits / T + shift.
+
+    Training shows findings more often than studies have them; the shift brings each class back to its frequency.
+    """
+    best = (np.inf, 1.0, np.zeros(logits.shape[1]))
+    for temperature in np.exp(np.linspace(np.log(0.25), np.log(8), 60)):
+        scaled = logits / temperature
+        shift = _shift_to_frequency(scaled, truth.mean(axis=0))
+        z = scaled + shift
+        best = min(best, (float(np.mean(np.logaddexp(0, z) - truth * z)), float(temperature), shift), key=lambda b: b[0])
+    return best[1], best[2]
+
+
+def _shift_to_frequency(logits: np.ndarray, frequency: np.ndarray, steps: int = 50) -> np.ndarray:
+    """By bisection, the shift (K,) at which the mean probability is the frequency."""
+    low, high = np.full(len(frequency), -30.0), np.full(len(frequency), 30.0)
+    for _ in range(steps):
+        middle = (low + high) / 2
+        above = sigmoid(logits + middle).mean(axis=0) > frequency
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return (low + high) / 2
 
 
 def fit_threshold(scores: np.ndarray, truth: np.ndarray, false_alarms: float = 0.02) -> float:

@@ -36,7 +36,7 @@ class TrainingSet:
 @dataclass(frozen=True, slots=True)
 class Schedule:
     epochs: int
-    batch_size: int = 32
+    batch_size: int = 16
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     pointing_weight: float = 2.0

@@ -135,7 +135,7 @@ def _vessel_points(rng: np.random.Generator, centre: tuple[float, float], sign: 
             way = np.array(
                 [sign * np.cos(elevation) * np.cos(turn), np.cos(elevation) * np.sin(turn), np.sin(elevation)]
             )
-            front.append((root, way, rng.uniform(0.08, 0.11), rng.uniform(0.007, 0.0095), 0))
+            front.append((root, way, rng.uniform(0.08, 0.11), rng.uniform(0.006, 0.0085), 0))
     while front:
         start, way, length, radius, depth = front.pop()
         steps = np.arange(0, 1, 0.04)[:, None]
