@@ -17,6 +17,7 @@ from medai_pipeline import stages
 from medai_pipeline.dicom.deidentify import Deidentifier
 from medai_pipeline.dicom.read import StudyFiles
 from medai_pipeline.errors import MedaiError, StorageFull
+from medai_pipeline.publish import report_files
 from medai_pipeline.records import DeidentifiedStudy, Manifest, Problem, Report, SourceInstance
 
 STUDIES_AT_ONCE = 8
@@ -164,7 +165,7 @@ def _raised(answer: Any) -> Any:
 
 def write_report(report: Report, folder: Path) -> None:
     """report.json, report.html and overlays/*.png."""
-    for name, data in stages.report_files(report).items():
+    for name, data in report_files(report).items():
         write_file(folder / name, data)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from medai_pipeline import __version__, stages
+from medai_pipeline import __version__, publish, stages
 from medai_pipeline.orchestration import describe
 from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.partitions import STUDIES
@@ -153,8 +153,8 @@ def triage_reports(
         run = stages.Run(stage.session.run_id, services.now())
         study, prediction = anonymized_instances[key], predictions[key]
         made = stages.report_study(study, normalized_tensors[key], prediction, gradcam_maps[key], run)
-        inputs = stages.inputs_digest(study, prediction, made.content["rules_version"])
-        return stages.publish_report(made, inputs, services.objects, services.results, run)
+        inputs = publish.inputs_digest(study, prediction, made.content["rules_version"])
+        return publish.publish_report(made, inputs, services.objects, services.results, run.run_id, run.at)
 
     stage.process(
         stage.one_by_one(report),
