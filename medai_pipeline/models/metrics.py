@@ -42,7 +42,9 @@ def fit_calibration(logits: np.ndarray, truth: np.ndarray) -> tuple[float, np.nd
         scaled = logits / temperature
         shift = _shift_to_frequency(scaled, truth.mean(axis=0))
         z = scaled + shift
-        best = min(best, (float(np.mean(np.logaddexp(0, z) - truth * z)), float(temperature), shift), key=lambda b: b[0])
+        best = min(
+            best, (float(np.mean(np.logaddexp(0, z) - truth * z)), float(temperature), shift), key=lambda b: b[0]
+        )
     return best[1], best[2]
 
 
@@ -59,11 +61,12 @@ def _shift_to_frequency(logits: np.ndarray, frequency: np.ndarray, steps: int = 
 def fit_threshold(scores: np.ndarray, truth: np.ndarray, false_alarms: float = 0.02) -> float:
     """A threshold on study scores: halfway (in logits) between the negatives' upper and the positives' lower tail.
 
-    Never below what leaves at most `false_alarms` of the negatives above it.
+    Never below what leaves at most `false_alarms` of the negatives above it, and above 0.9 only for their sake.
     """
     truth = truth.astype(bool)
-    logit = np.log(np.clip(scores, 1e-6, 1 - 1e-6) / (1 - np.clip(scores, 1e-6, 1 - 1e-6)))
-    floor = float(np.quantile(logit[~truth], 1 - false_alarms))
+    clipped = np.clip(scores, 1e-6, 1 - 1e-6)
+    logit = np.log(clipped / (1 - clipped))
+    floor = float(np.quantile(logit[~truth], 1 - false_alarms)) + 1e-3
     reach = float(np.quantile(logit[truth], 0.05))
-    chosen = 0.5 * (floor + reach) if reach > floor else floor + 1e-3
-    return float(np.clip(sigmoid(np.array(chosen)), 0.02, 0.98))
+    chosen = max(floor, min(0.5 * (floor + reach), np.log(9.0)))
+    return float(np.clip(sigmoid(np.array(chosen)), 0.02, 0.995))

@@ -71,8 +71,8 @@ def _tumour(sections: list[Section], rng: np.random.Generator) -> list[TrueBox]:
 
 def _haemorrhage(sections: list[Section], rng: np.random.Generator) -> list[TrueBox]:
     """Deoxygenated blood: very dark, with a thin bright border."""
-    home, x, y = _home(sections, rng, 0.055)
-    radius = rng.uniform(0.030, 0.068)
+    home, x, y = _home(sections, rng, 0.060)
+    radius = rng.uniform(0.038, 0.075)
     wobble = 1 + rng.normal(0, 0.13, 10)
     boxes = []
     for frame, section, size in _ball(sections, home, radius):

@@ -120,16 +120,16 @@ def _consolidation(chest: Chest, rng: np.random.Generator) -> list[TrueBox]:
 
 
 def _nodule(chest: Chest, rng: np.random.Generator) -> list[TrueBox]:
-    """One, seldom two, round opacities of 14 to 40 mm; may lie under a rib."""
+    """One, seldom two, round opacities of 15 to 42 mm; may lie under a rib."""
     canvas, boxes = chest.canvas, []
     for _ in range(2 if rng.random() < 0.15 else 1):
         x, y = _spot(chest, rng, 0.016)
-        radius = rng.uniform(0.020, 0.050)
+        radius = rng.uniform(0.022, 0.052)
         angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
         wobble = radius * (1 + rng.normal(0, 0.09, 14))
         rim = np.stack([x + wobble * np.cos(angle), y + wobble * np.sin(angle)], 1)
         mask = canvas.fill(spline(rim, closed=True, steps=5), 0.0030)
-        chest.extra += rng.uniform(0.22, 0.38) * mask * (0.75 + 0.25 * canvas.soften(mask, radius * 0.4))
+        chest.extra += rng.uniform(0.26, 0.44) * mask * (0.75 + 0.25 * canvas.soften(mask, radius * 0.4))
         box = box_of(mask, "Nodule")
         boxes += [box] if box else []
     return boxes
