@@ -57,7 +57,7 @@ def _films(seed: int, training: bool) -> list[PhantomImage]:
     rng = np.random.default_rng([seed, 9])
     rows = int(rng.choice([288, 320, 384, 448])) if training else 448
     columns = int(rows * rng.uniform(0.84, 1.02))
-    if training:  # a nodule is small and needs more examples than the rest; the view with more to see is seen more often
+    if training:  # a nodule is small and needs more examples; the view with more to see is seen more often
         labels = [label for label in XRAY_LABELS if rng.random() < (0.5 if label == "Nodule" else 0.24)]
         return [render_chest_xray(seed, labels, str(rng.choice(["PA", "LATERAL"], p=[0.68, 0.32])), rows, columns)]
     return [render_chest_xray(seed, None, view, rows, columns) for view in ("PA", "LATERAL")]
@@ -86,7 +86,7 @@ def _mr(seed: int, training: bool) -> list[PhantomImage]:
 RECIPES: dict[str, Recipe] = {
     "demo-chest-xray": Recipe(3500, 250, 7, _films),
     "demo-chest-ct": Recipe(900, 110, 8, _ct, keep=4),
-    "demo-brain-mr": Recipe(900, 110, 10, _mr, keep=4),
+    "demo-brain-mr": Recipe(900, 110, 7, _mr, keep=4),
 }
 
 
