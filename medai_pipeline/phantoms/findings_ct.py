@@ -36,12 +36,12 @@ def _place(plane: Slice, rng: np.random.Generator, margin: int) -> tuple[float, 
 
 
 def _nodule(planes: list[Slice], rng: np.random.Generator) -> list[TrueBox]:
-    """A solid ball of 13 to 32 mm; seldom two."""
+    """A solid ball of 17 to 38 mm; seldom two."""
     boxes = []
     for _ in range(2 if rng.random() < 0.25 else 1):
         home = _middle(planes, rng, 0.12, 0.74)
         x, y = _place(home, rng, max(3, home.canvas.rows // 40))
-        radius, hu = rng.uniform(0.017, 0.042), rng.uniform(5, 80)
+        radius, hu = rng.uniform(0.023, 0.050), rng.uniform(10, 80)
         angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
         wobble = 1 + rng.normal(0, 0.10, 12)
         for frame, plane in enumerate(planes):
