@@ -20,8 +20,6 @@ from medai_pipeline.errors import MedaiError, StorageFull
 from medai_pipeline.publish import report_files
 from medai_pipeline.records import DeidentifiedStudy, Manifest, Problem, Report, SourceInstance
 
-STUDIES_AT_ONCE = 8
-
 
 class StudyFolder:
     """`stages.Objects` over plain files: what was received stays where it is, what is made goes to the study's folder."""
@@ -66,10 +64,11 @@ class OneShot:
 
 def analyze(found: Sequence[StudyFiles], job: OneShot) -> Iterator[Outcome]:
     """Every study through all stages; inference in batches over several studies. Yields in order of completion."""
-    for start in range(0, len(found), STUDIES_AT_ONCE):
+    by_uid = {files.study_instance_uid: files for files in found}
+    for batch in stages.batches(list(by_uid), lambda uid: len(by_uid[uid].paths)):
         chunk = _Chunk(job)
-        for files in found[start : start + STUDIES_AT_ONCE]:
-            chunk.add(files)
+        for uid in batch:
+            chunk.add(by_uid[uid])
         yield from chunk.run()
 
 

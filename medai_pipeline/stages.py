@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +38,8 @@ from medai_pipeline.records import (
 )
 
 SHORT_DIGEST = 12  # characters of a SHA-256 that name a file to a person
+STUDIES_AT_ONCE = 32
+IMAGES_AT_ONCE = 512
 IMAGES_PER_STUDY = 1024  # more are sampled evenly: bounds memory (1024 x 224 x 224 x float32 = 205 MB)
 
 
@@ -408,6 +410,20 @@ def _counted(reasons: Iterable[str]) -> str:
 def _most_common(pairs: Iterable[tuple[str, str]]) -> tuple[str, str]:
     counts = Counter(pairs)
     return max(counts, key=lambda pair: (counts[pair], bool(pair[1]), pair))
+
+
+def batches(keys: Sequence[str], images: Callable[[str], int]) -> list[list[str]]:
+    """Studies that are worked on together: enough to share the cost of a check and to fill inference batches, few
+    enough for memory: at most STUDIES_AT_ONCE, and IMAGES_AT_ONCE of them unless one study alone has more."""
+    made: list[list[str]] = []
+    room = 0
+    for key in keys:
+        if not made or len(made[-1]) >= STUDIES_AT_ONCE or images(key) > room:
+            made.append([])
+            room = IMAGES_AT_ONCE
+        made[-1].append(key)
+        room -= images(key)
+    return made
 
 
 def _evenly(values: Sequence, most: int) -> list:

@@ -197,7 +197,9 @@ def test_uncertainty_is_seeded_bounded_and_zero_without_dropout(model: LoadedMod
     assert not np.array_equal(deviation(known), deviation(known, seed=1))
     assert (deviation(known) >= 0).all() and (deviation(known) <= 0.5).all()
     assert deviation(dataclasses.replace(known, dropout=0.0)).max() == pytest.approx(0, abs=1e-6)
-    flat = dataclasses.replace(known, temperature=200.0)  # far from saturation, where more dropout must mean more spread
+    flat = dataclasses.replace(
+        known, temperature=200.0
+    )  # far from saturation, where more dropout must mean more spread
     assert deviation(dataclasses.replace(flat, dropout=0.6)).mean() > deviation(flat).mean()
 
 

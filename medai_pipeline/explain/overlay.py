@@ -52,7 +52,7 @@ def overlay(
         for region in regions:
             _draw_box(picture, region, placement)
     picture = _with_bands(picture, title, table if reliable else None)
-    done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 4])
+    done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
         raise SettingsError("the overlay could not be written as PNG; reinstall opencv-python-headless")
     return data.tobytes()

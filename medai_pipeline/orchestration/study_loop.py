@@ -19,9 +19,7 @@ from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.partitions import DEFER_EVENTS
 from medai_pipeline.orchestration.services import Services
 from medai_pipeline.records import QualityResult
-from medai_pipeline.stages import refuse_blocked
-
-STUDIES_AT_ONCE = 8  # studies in memory together: enough to fill batches, few enough for long CT series
+from medai_pipeline.stages import batches, refuse_blocked
 
 Many = Callable[[Sequence[str]], Mapping[str, Any]]
 Check = Callable[[Sequence[Any]], Mapping[str, Any]]
@@ -73,14 +71,15 @@ class Stage:
         """`work` on every study whose inputs are there, a few at a time; `check` and `save` what comes out, and store it."""
         self.inputs = [values.asset for values in upstream]
         ready = [key for key in self.keys if self._begin(key, upstream)]
-        for start in range(0, len(ready), STUDIES_AT_ONCE):
-            chunk = ready[start : start + STUDIES_AT_ONCE]
+        done = 0
+        for chunk in batches(ready, lambda key: self.rows[key].instance_count):
             values = {key: value for key, value in self._guarded(work, chunk).items() if self._good(key, value)}
             if check and values:
                 values = dict(check(list(values.values())))
             for key, value in values.items():
                 self._keep(key, value, describe, save)
-            self.context.log.info(f"{self.name}: {min(start + STUDIES_AT_ONCE, len(ready))} of {len(ready)} studies")
+            done += len(chunk)
+            self.context.log.info(f"{self.name}: {done} of {len(ready)} studies")
 
     def one_by_one(self, work: Callable[[str], Any]) -> Many:
         """`work` on a single study, made to serve several; an error is that study's value."""
