@@ -1,0 +1,74 @@
+"""raw_dicom and anonymized_instances: bytes in, hashed and de-identified, with what could not be used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+
+from medai_pipeline.dicom.deidentify import PROFILE, Deidentifier
+from medai_pipeline.dicom.read import identity_of, parse
+from medai_pipeline.dicom.select import select
+from medai_pipeline.errors import DeidentificationError, DicomError, StudyError
+from medai_pipeline.records import DeidentifiedStudy, Identity, Instance, Manifest, Problem, SourceInstance
+from medai_pipeline.stages.objects import Objects
+from medai_pipeline.stages.words import counted
+
+SHORT_DIGEST = 12  # characters of a SHA-256 that name a file to a person
+
+
+def fetch_study(
+    study_key: str, revision: int, source_digest: str, files: Iterable[bytes], objects: Objects
+) -> Manifest:
+    """Each file hashed and stored as it arrives; memory stays bounded by one file. The name holds no UID."""
+    instances = []
+    for data in files:
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"raw/{study_key}/{digest}"
+        objects.put(name, data)
+        instances.append(SourceInstance(name, digest, len(data)))
+    if not instances:
+        raise StudyError("the study holds no file (any more); it is looked at again when a file arrives")
+    return Manifest(study_key, revision, source_digest, tuple(sorted(instances, key=lambda i: i.sha256)))
+
+
+def deidentify_study(
+    manifest: Manifest, objects: Objects, deidentifier: Deidentifier
+) -> tuple[DeidentifiedStudy, Identity]:
+    """Every file of the manifest by PS3.15 Annex E. A file that cannot be de-identified goes nowhere and is listed.
+
+    Raises StudyError when no file is left.
+    """
+    instances: list[Instance] = []
+    problems = list(manifest.problems)
+    identity: Identity | None = None
+    uids: dict[str, str] = {}
+    for source in manifest.instances:
+        subject = source.sha256[:SHORT_DIGEST]
+        data = objects.get(source.object_key)
+        try:
+            result = deidentifier.deidentify(data)
+            if identity is None:
+                identity = identity_of(parse(data, pixels=False))
+        except (DicomError, DeidentificationError) as error:
+            problems.append(Problem(getattr(error, "code", "deidentification"), error.reason, subject))
+            continue
+        name = f"anonymized/{manifest.study_key}/{result.instance.sop_instance_uid}-{subject}.dcm"
+        objects.put(name, result.data)
+        uids.update(result.uids)
+        instances.append(
+            replace(
+                result.instance,
+                object_key=name,
+                sha256=hashlib.sha256(result.data).hexdigest(),
+                size_bytes=len(result.data),
+            )
+        )
+    if identity is None:
+        raise StudyError(
+            f"none of the {len(manifest.instances)} files can be used: {counted(p.reason for p in problems)}"
+        )
+    study = DeidentifiedStudy(
+        manifest.study_key, manifest.revision, manifest.source_digest, PROFILE, select(instances), tuple(problems)
+    )
+    return study, replace(identity, uids=uids)

@@ -1,0 +1,60 @@
+"""triage_reports: priority with reasons, and the report that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from medai_pipeline import __version__
+from medai_pipeline.records import DeidentifiedStudy, Report, StudyHeatmaps, StudyPrediction, StudyTensors
+from medai_pipeline.stages.checking import all_checks
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What made a report: the Dagster run ("" without one) and when."""
+
+    run_id: str
+    at: datetime
+
+
+def report_study(
+    study: DeidentifiedStudy,
+    tensors: StudyTensors,
+    prediction: StudyPrediction,
+    heatmaps: StudyHeatmaps,
+    run: Run,
+) -> Report:
+    """Priority with reasons, and the report as JSON and HTML."""
+    from medai_pipeline.results.report import build_report
+    from medai_pipeline.triage.decide import triage
+    from medai_pipeline.triage.findings import codes_of
+    from medai_pipeline.triage.rules import default_rules
+
+    quality = all_checks(study, tensors, prediction)
+    decision = triage(
+        prediction.labels,
+        prediction.probabilities.tolist(),
+        prediction.thresholds.tolist(),
+        prediction.uncertainty.tolist(),
+        quality=quality,
+        heatmaps=heatmaps,
+        problems=tensors.problems,
+        no_model_reason=tensors.no_model_reason,
+        assumed_body_part=tensors.body_part_assumed,
+        rules=default_rules(),
+    )
+    return build_report(
+        tensors,
+        prediction if prediction.labels else None,
+        heatmaps,
+        decision,
+        instances=study.instances,
+        quality=quality,
+        overlays=heatmaps.overlays,
+        codes=codes_of(prediction.labels),
+        run_id=run.run_id,
+        profile=study.profile,
+        code_version=__version__,
+        generated_at=run.at.isoformat(timespec="seconds"),
+    )
