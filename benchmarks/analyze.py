@@ -3,7 +3,7 @@
     python benchmarks/analyze.py [--studies 32] [--runs 3]
 
 Each run is a new process, measured as a whole (imports included). The share is of the time inside the process after
-imports: decode, inference and writing are timed around the very functions that do them; the rest is everything else
+imports: decode, inference, explanation and writing are timed around the very functions that do them; the rest is everything else
 (parsing, de-identification, checks, maps, pictures, report). Machines are noisy: the median of the runs is printed.
 """
 
@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 TIMED = {
-    "decode": [("medai_pipeline.dicom.pixels", "decode"), ("medai_pipeline.dicom.render", "decode")],
+    "decode": [("medai_pipeline.dicom.pixels", "decode")],
     "inference": [("medai_pipeline.models.infer", "predict")],
+    "explanation": [("medai_pipeline.stages", "explain_study")],  # the pictures' decoding among it
     "writing": [("medai_pipeline.analyze", "write_file")],
 }
 
@@ -75,7 +76,7 @@ def run(source: Path, out: Path, count: int) -> dict[str, float]:
         "imports, seconds": inside["imports"],
         "after imports, seconds a study": inside["work"] / count,
         **{f"  share in {name}": inside[name] / inside["work"] for name in TIMED},
-        "  share outside the three": 1 - sum(inside[name] for name in TIMED) / inside["work"],
+        "  share outside these": 1 - sum(inside[name] for name in TIMED) / inside["work"],
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from medai_pipeline.errors import PacsNotFound
@@ -46,6 +46,7 @@ class Watch:
     quiet: timedelta
     sweep_every: timedelta
     ignore: Callable[[Any], bool] = lambda instance: False  # instances that we made ourselves
+    history: timedelta | None = None  # how old a study may be that was never seen before; None: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +118,19 @@ def _look_at(watch: Watch, orthanc_ids: set[str], now: datetime) -> tuple[int, i
 
 def _see(watch: Watch, study: Any, now: datetime) -> bool:
     key = watch.study_key(study.study_instance_uid)
+    if _is_history(watch, study, now) and not watch.lifecycle.is_known(key):
+        return False
     changed = watch.lifecycle.touch(key, watch.pacs.fingerprint(study), study.instance_count, now)
     if changed:
         watch.vault.store(key, _identity(study))
     return changed
+
+
+def _is_history(watch: Watch, study: Any, now: datetime) -> bool:
+    """Whether the last image came before the time that the site wants looked at. An unknown time counts as now."""
+    if watch.history is None or not study.last_update:
+        return False
+    return now - datetime.strptime(study.last_update, "%Y%m%dT%H%M%S").replace(tzinfo=UTC) > watch.history
 
 
 def _settle(watch: Watch, now: datetime) -> tuple[list[tuple[str, int]], int]:

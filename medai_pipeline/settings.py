@@ -28,6 +28,10 @@ def _optional(text: str) -> str | None:
     return text or None
 
 
+def _days(text: str) -> float | None:
+    return float(text) if text else None
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One row of the table: the variable, its default as text, how it is read, and what it means."""
@@ -67,6 +71,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MEDAI_STABLE_SECONDS", "10", float, "a study is ready when no image arrived for so long"),
     Setting("MEDAI_SENSOR_SECONDS", "2", int, "pause between two looks at the PACS change feed"),
     Setting("MEDAI_RECONCILE_SECONDS", "60", float, "pause between two full sweeps over the PACS"),
+    Setting(
+        "MEDAI_HISTORY_DAYS",
+        "",
+        _days,
+        "studies whose last image came longer ago are left alone when first seen; empty: all that the PACS holds",
+    ),
     Setting("MEDAI_STUDIES_PER_RUN", "32", int, "at most so many studies in one Dagster run"),
     Setting("MEDAI_MAX_ATTEMPTS", "5", int, "automatic attempts for a failed study before it waits for a person"),
     Setting("MEDAI_RETRY_SECONDS", "30", float, "wait before the first retry of a failed study; doubles each time"),
@@ -100,6 +110,7 @@ class Settings:
     stable_seconds: float
     sensor_seconds: int
     reconcile_seconds: float
+    history_days: float | None
     studies_per_run: int
     max_attempts: int
     retry_seconds: float

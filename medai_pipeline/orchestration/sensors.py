@@ -10,6 +10,7 @@ import dagster as dg
 
 from medai_pipeline.arrivals import Cursor, notice
 from medai_pipeline.errors import MedaiError
+from medai_pipeline.orchestration.broker import purge
 from medai_pipeline.orchestration.jobs import STUDY_JOB
 from medai_pipeline.orchestration.partitions import DEFER_EVENTS, RANGE_END, RANGE_START, STUDIES, contiguous
 from medai_pipeline.orchestration.services import Services
@@ -38,6 +39,8 @@ def orthanc_studies(services: Services) -> dg.SensorDefinition:
         cursor = Cursor.from_text(context.cursor)
         try:
             noticed = notice(services.watch, cursor, now)
+            if noticed.swept:
+                purge(services.engine, now)
             cursor, message = noticed.cursor, f"{noticed.changed} changed, {len(noticed.revisions)} complete"
         except MedaiError as error:
             context.log.error(error.reason)  # shown at the tick; ready studies are still requested below

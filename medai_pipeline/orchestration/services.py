@@ -123,6 +123,7 @@ class Services:
             study_key=self.keys.study_key,
             quiet=timedelta(seconds=self.settings.stable_seconds),
             sweep_every=timedelta(seconds=self.settings.reconcile_seconds),
+            history=None if self.settings.history_days is None else timedelta(days=self.settings.history_days),
         )
 
     def hold(self, run_id: str) -> None:

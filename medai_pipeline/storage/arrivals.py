@@ -50,6 +50,11 @@ class Arrivals:
         with self._engine.begin() as connection:
             return connection.execute(changed.returning(arrivals.c.study_key)).first() is not None
 
+    def is_known(self, study_key: str) -> bool:
+        with self._engine.connect() as connection:
+            query = sa.select(sa.exists().where(arrivals.c.study_key == study_key))
+            return bool(connection.scalar(query))
+
     def settling(self, now: datetime, quiet_s: float) -> list[Arrival]:
         """Arrivals without a change for `quiet_s` seconds that are not settled yet, the longest quiet first."""
         return self._select(_UNSETTLED & (arrivals.c.changed_at <= now - timedelta(seconds=quiet_s)))
