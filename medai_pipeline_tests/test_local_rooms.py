@@ -195,6 +195,21 @@ def test_a_big_log_is_put_aside_at_the_next_start(supervisor: Supervisor, home: 
     assert log.stat().st_size == 0 and (home.logs / "sleeper.log.1").exists()
 
 
+def test_a_log_that_grows_while_its_service_runs_is_put_aside(
+    supervisor: Supervisor, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medai_pipeline.local.supervisor.LOG_CHECK_S", 0.05)
+    monkeypatch.setattr("medai_pipeline.local.supervisor.LOG_BYTES", 10_000)
+    chatty = "import itertools\nfor n in itertools.count(): print('line', n, flush=True)"
+    supervisor.start(Service("chatty", (sys.executable, "-c", chatty), lambda: True, dict(os.environ)))
+    older, log = home.logs / "chatty.log.1", home.logs / "chatty.log"
+    deadline = time.monotonic() + 20
+    while not (older.exists() and older.read_bytes().startswith(b"line ") and log.stat().st_size):
+        assert time.monotonic() < deadline
+    assert older.stat().st_mode & 0o777 == 0o600
+    assert b"\0" not in log.read_bytes(), "the service goes on at the start of the emptied log"
+
+
 def test_where_no_orthanc_is_installed_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(orthanc, "PLACES", ())

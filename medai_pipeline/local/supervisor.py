@@ -6,6 +6,8 @@ What the services are stands in `services`; this module knows only commands, log
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -26,6 +28,7 @@ DEATHS = 5
 DEATHS_WITHIN_S = 60.0
 BACKOFF_S = (0.1, 1.0, 2.0, 4.0)
 LOG_BYTES = 10 * 2**20
+LOG_CHECK_S = 30.0
 POLL_S = 0.05
 
 
@@ -117,7 +120,7 @@ class Keeper(threading.Thread):
         deaths: deque[float] = deque(maxlen=DEATHS)
         while self._launch():
             assert self._child is not None
-            code = self._child.wait()
+            code = self._wait()
             if self._stopping.is_set():
                 return
             if not self.service.keep_orphans:
@@ -129,6 +132,15 @@ class Keeper(threading.Thread):
                 return self._give_up(f"{self.service.name} ended {DEATHS} times within a minute ({_how(code)})")
             self._echo(f"{self.service.name:<10} ended ({_how(code)}), starts again")
             self._stopping.wait(BACKOFF_S[min(len(deaths), len(BACKOFF_S)) - 1])
+
+    def _wait(self) -> int:
+        """Until the child ends; meanwhile its log is kept from growing without bound."""
+        assert self._child is not None
+        while True:
+            try:
+                return self._child.wait(timeout=LOG_CHECK_S)
+            except subprocess.TimeoutExpired:
+                rotate(self._log_path)
 
     def wait_ready(self, interrupted: threading.Event) -> None:
         deadline = time.monotonic() + self.service.start_timeout_s
@@ -216,10 +228,16 @@ def log_tail(path: Path, lines: int = 8) -> list[str]:
         return file.read().decode(errors="replace").splitlines()[-lines:]
 
 
-def _open_log(path: Path) -> IO[bytes]:
-    """Append to the log; a big one is put aside first (one older log is kept)."""
+def rotate(path: Path) -> None:
+    """Puts a big log aside (one older log is kept), also while its service writes on: it appends, so it goes on at 0."""
     if path.exists() and path.stat().st_size > LOG_BYTES:
-        path.replace(path.with_suffix(".log.1"))
+        shutil.copyfile(path, older := path.with_suffix(".log.1"))
+        older.chmod(0o600)
+        os.truncate(path, 0)
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    rotate(path)
     path.touch(mode=0o600)
     return path.open("ab")
 
