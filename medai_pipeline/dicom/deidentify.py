@@ -1,38 +1,33 @@
-"""De-identification of one file by PS3.15 Annex E, Basic Profile, at every nesting level; it fails closed.
+"""De-identification of one file by PS3.15 Annex E, Basic Profile with the options chosen; it fails closed.
 
-Here the decisions of `profile` are carried out on elements; the same key always gives the same new UIDs, so references
-hold across files, studies and revisions. Pixel data and every kept value are copied byte for byte.
+Here belongs the file: what is refused, file meta, what the object says about itself. `cleaning` does the data set. The
+same key always gives the same new UIDs and the same shift of dates, so references and intervals hold across files,
+studies and revisions. Pixel data and every kept value are copied byte for byte.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import re
 import struct
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import replace
 
 from pydicom.uid import UID_dictionary
 
 from medai_pipeline.dicom.attributes import Attributes
-from medai_pipeline.dicom.elements import (
-    LONG_VRS,
-    META_ENCODING,
-    PIXEL_DATA,
-    TRANSFER_SYNTAX,
-    Element,
-    Encoding,
-    Part10,
-    dictionary_vr,
-    encode,
-    read_items,
-)
-from medai_pipeline.dicom.profile import PROFILE, Action, action
+from medai_pipeline.dicom.cleaning import Cleaner, Plan, Subject, Way
+from medai_pipeline.dicom.elements import META_ENCODING, PIXEL_DATA, TRANSFER_SYNTAX, Element, Part10, encode
+from medai_pipeline.dicom.iod_types import iod_of
+from medai_pipeline.dicom.options import BASIC_CODE, DATES, Option, checked, in_order
+from medai_pipeline.dicom.profile import ENCAPSULATED_DOCUMENT, PROFILE, profile_name
 from medai_pipeline.dicom.read import check_whole
 from medai_pipeline.dicom.row import instance_row
+from medai_pipeline.dicom.words import identity_words
 from medai_pipeline.errors import DeidentificationError
 from medai_pipeline.records import DeidentifiedInstance
 
@@ -41,130 +36,66 @@ __all__ = ["IMPLEMENTATION_CLASS_UID", "PROFILE", "Deidentifier"]
 IMPLEMENTATION_CLASS_UID = "2.25.209310385418279023447019253498311540983"
 IMPLEMENTATION_VERSION = "MEDAI_PIPELINE"
 DEFLATED = "1.2.840.10008.1.2.1.99"
+DICOMDIR = "1.2.840.10008.1.3.10"
 
-_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES, _FRAME_OF_REFERENCE = (
-    0x00080016,
-    0x00080018,
-    0x0020000D,
-    0x0020000E,
-    0x00200052,
-)
+_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
+_FRAME_OF_REFERENCE, _PATIENT_ID, _BURNED_IN = 0x00200052, 0x00100020, 0x00280301
+_MEDIA_SOP_CLASS, _DIRECTORY_RECORDS = 0x00020002, 0x00041220
 _CLASS_TAGS = frozenset({_SOP_CLASS, 0x0008001A, 0x0008001B, 0x00081150, 0x0008115A})
 _STANDARD_CLASS = re.compile(r"1\.2\.840\.10008\.5\.1\.4(\.\d{1,3}){1,6}")
 _STANDARD_SYNTAX = re.compile(r"1\.2\.840\.10008\.1\.2(\.\d{1,3}){0,3}")
+_UID = re.compile(r"[0-9][0-9.]{0,63}")
+_ANY_PIXELS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
 _BUGS = (ArithmeticError, AttributeError, BufferError, LookupError, RuntimeError, TypeError, ValueError)
 _TROUBLE = (*_BUGS, struct.error, zlib.error)
-
-# What a dummy of each VR is (code D): valid, and the same for everybody.
-_TEXTS = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT")
-_DUMMIES: Mapping[bytes, bytes] = {
-    **{vr.encode(): b"ANONYMIZED" for vr in _TEXTS},
-    b"AS": b"000Y",
-    b"DA": b"19000101",
-    b"DS": b"0 ",
-    b"DT": b"19000101000000",
-    b"IS": b"0 ",
-    b"TM": b"000000",
-    b"UR": b"urn:anonymized",
-    **dict.fromkeys((b"OB", b"OW", b"UN", b"US", b"SS"), bytes(2)),
-    **dict.fromkeys((b"AT", b"FL", b"OF", b"OL", b"SL", b"UL"), bytes(4)),
-    **dict.fromkeys((b"FD", b"OD", b"OV", b"SV", b"UV"), bytes(8)),
-}
-_FREE_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
-
-# VRs that writers mix up without changing what a value means; any other disagreement with PS3.6 removes the element.
-_FAMILIES = (
-    frozenset({"LO", "LT", "SH", "ST", "UC", "UT"}),
-    frozenset({"OB", "OW", "US", "SS"}),
-    frozenset({"DS", "IS"}),
-    frozenset({"UL", "SL"}),
-)
-_DIGITS = b"0123456789+-.eE\\ \0"
-
-# Coding schemes whose codes are published (PS3.16 Table 8-1). A site's own code may be, and mean, anything.
-_PUBLISHED_SCHEMES = frozenset(
-    [
-        "ACR",
-        "BARI",
-        "BI",
-        "C4",
-        "C5",
-        "CD2",
-        "DC",
-        "DCM",
-        "DCMUID",
-        "FMA",
-        "HPC",
-        "I10",
-        "I10P",
-        "I11",
-        "I9",
-        "I9C",
-        "ICDO3",
-        "IBSI",
-        "ISO3166_1",
-        "ISO639_1",
-        "ISO639_2",
-        "ITIS_TSN",
-        "LN",
-        "MA",
-        "MDC",
-        "MGI",
-        "NCIt",
-        "NDC",
-        "NYUMCCG",
-        "PATHLEX",
-        "POS",
-        "PUBCHEM_CID",
-        "RADELEMENT",
-        "RADLEX",
-        "RFC3066",
-        "RFC5646",
-        "RO",
-        "SCT",
-        "SDM",
-        "SNM3",
-        "SRT",
-        "UBERON",
-        "UCUM",
-        "UMLS",
-        "UNS",
-        "UPC",
-        "X12DE",
-    ]
-)
-_CODE_VALUES = frozenset({0x00080100, 0x00080119, 0x00080120})  # Code Value, Long Code Value, URN Code Value
-_CODING_SCHEME = 0x00080102
-
-
-class _Way(NamedTuple):
-    """Where in an object we are. `blank`: inside a sequence that is itself replaced, so every free text is a dummy."""
-
-    target: Encoding
-    document: bool
-    depth: int = 0
-    blank: bool = False
+_MAX_PLANS = 4096
+_LEAST_DAYS, _SPAN_DAYS = 31, 3650  # dates go back by a month to ten years
 
 
 class Deidentifier:
-    """De-identifies files under one secret key. Holds no state between files; may be shared by threads."""
+    """De-identifies files under one secret key. Holds nothing of a file; may be shared by threads.
 
-    def __init__(self, key: bytes) -> None:
+    Raises SettingsError for options that cannot be done or contradict each other.
+    """
+
+    def __init__(self, key: bytes, options: Iterable[Option] = ()) -> None:
         if len(key) < 16:
             raise ValueError("the de-identification key must have at least 16 bytes")
+        self.options = checked(options)
         self._key = hmac.digest(key, b"medai dicom uid", "sha256")
+        self._patient_key = hmac.digest(key, b"medai dicom patient", "sha256")
+        self._date_key = hmac.digest(key, b"medai dicom dates", "sha256")
+        self._plans: dict[tuple[str, int], Plan] = {}
+        self._declared = _declared(self)
 
     def __repr__(self) -> str:
         return "Deidentifier(<hidden>)"
 
-    def deidentify(self, data: bytes) -> DeidentifiedInstance:
+    @property
+    def profile(self) -> str:
+        """The profile and its options in one line, to be recorded beside results."""
+        return profile_name(self.options)
+
+    def deidentify(
+        self,
+        data: bytes,
+        *,
+        pixels_screened: bool = False,
+        overlays_screened: bool = False,
+        source_sha256: str | None = None,
+    ) -> DeidentifiedInstance:
         """The de-identified file, its table row, and original UID -> new UID of study, series, instance and frame of reference.
+
+        `pixels_screened` and `overlays_screened` say that the caller has looked for burned-in text there and masked it:
+        only then the object declares Clean Pixel Data, and only then overlays may stay (Clean Graphics).
+        `source_sha256` is the digest of the file as received, where `data` is no longer that.
 
         Raises NotDicom, TruncatedFile; DeidentificationError for whatever cannot be done safely. No message names
         anything of the file.
         """
         try:
-            return self._deidentify(data)
+            digest = source_sha256 or hashlib.sha256(data).hexdigest()
+            return self._deidentify(data, pixels_screened, overlays_screened, digest)
         except _TROUBLE as error:
             trouble = type(error).__name__  # its text may hold a value: it must not even be chained
         raise DeidentificationError(
@@ -172,84 +103,98 @@ class Deidentifier:
         )
 
     def new_uid(self, uid: str, tag: int = 0) -> str:
-        """The UID that stands for `uid`: 2.25 and 128 bits of HMAC-SHA-256 (PS3.5 B.2). UIDs of the standard stay."""
+        """The UID that stands for `uid`: 2.25 and 128 bits of HMAC-SHA-256 (PS3.5 B.2). UIDs of the standard stay.
+
+        Under the Retain UIDs Option it is `uid` itself, where that is well formed.
+        """
         if not uid or uid in UID_dictionary or (tag in _CLASS_TAGS and _STANDARD_CLASS.fullmatch(uid)):
+            return uid
+        if Option.UIDS in self.options and _UID.fullmatch(uid):
             return uid
         digest = hmac.digest(self._key, uid.encode("latin-1", "replace"), "sha256")
         return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
 
-    def _deidentify(self, data: bytes) -> DeidentifiedInstance:
+    def days_earlier(self, patient: str) -> int:
+        """By how many days the dates of a patient go back under Modified Dates: 31 to 3680, the same at every call."""
+        digest = hmac.digest(self._date_key, patient.encode("latin-1", "replace"), "sha256")
+        return _LEAST_DAYS + int.from_bytes(digest[:8], "big") % _SPAN_DAYS
+
+    def pseudonym(self, patient: str) -> str:
+        """What stands for a Patient ID where studies of one patient shall be found together: 16 letters and digits."""
+        digest = hmac.digest(self._patient_key, patient.encode("latin-1", "replace"), "sha256")
+        return base64.b32encode(digest[:10]).decode("ascii")
+
+    def _deidentify(self, data: bytes, pixels: bool, overlays: bool, digest: str) -> DeidentifiedInstance:
         part = check_whole(data)
         attributes = Attributes(part.elements)
+        _refuse(part, attributes)
         _require(attributes)
+        has_pixels = not _ANY_PIXELS.isdisjoint(attributes.elements)
+        if has_pixels and not pixels and Option.PIXELS in self.options:
+            raise DeidentificationError("the pixels were not screened for burned-in text; screen them, or leave it out")
+        screened = has_pixels and pixels
         syntax = _transfer_syntax(part)
-        way = _Way(part.encoding, document=PIXEL_DATA not in attributes)
-        kept = self._clean(part.elements, way)
-        _require(Attributes(kept))
-        row = instance_row(attributes, self.new_uid, syntax, hashlib.sha256(data).hexdigest())
-        meta = _meta(row.sop_class_uid, row.sop_instance_uid, syntax)
-        body = encode([*kept, *_declared()], part.encoding)
+        body = encode([*self._kept(part, attributes, overlays), *self._says(attributes, screened)], part.encoding)
+        row = instance_row(attributes, self.new_uid, syntax, digest)
+        if screened:
+            row = replace(row, burned_in_annotation="NO")
         if syntax == DEFLATED:
             body = _deflate(body)
+        meta = _meta(row.sop_class_uid, row.sop_instance_uid, syntax)
         originals = (attributes.text(tag) for tag in (_STUDY, _SERIES, _SOP_INSTANCE, _FRAME_OF_REFERENCE))
         uids = {uid: self.new_uid(uid) for uid in originals if uid}
         return DeidentifiedInstance(b"".join((bytes(128), b"DICM", meta, body)), row, uids)
 
-    def _clean(self, elements: Iterable[Element], way: _Way) -> list[Element]:
-        """What stays of one data set."""
-        kept: dict[int, Element] = {}  # of a repeated element the last counts, as every reader does it
-        for element in elements:
-            if element.tag >> 16 & 1 or element.tag in _DECLARED or element.encoding.little != way.target.little:
-                continue  # private; ours to say; or binary values of the other byte order
-            decision = action(element.tag, way.document)
-            cleaned = None if decision is Action.REMOVE else self._cleaned(element, decision, way)
-            if cleaned is not None:
-                kept[element.tag] = cleaned
-        return list(kept.values())
+    def _kept(self, part: Part10, attributes: Attributes, overlays: bool) -> list[Element]:
+        iod = iod_of(attributes.text(_SOP_CLASS))
+        patient = attributes.text(_PATIENT_ID) or attributes.text(_STUDY)
+        subject = Subject(
+            part.encoding,
+            self.options,
+            lambda parent: self._plan(iod, parent),
+            self.new_uid,
+            identity_words(part.elements),
+            self.days_earlier(patient) if Option.MODIFIED_DATES in self.options else 0,
+            overlays and Option.GRAPHICS in self.options,
+        )
+        kept = Cleaner(subject, _OURS | ({_PATIENT_ID} if self.options & DATES else set())).clean(
+            part.elements, Way(self._plan(iod, 0))
+        )
+        _require(Attributes(kept))
+        return kept
 
-    def _cleaned(self, element: Element, decision: Action, way: _Way) -> Element | None:
-        standard = dictionary_vr(element.tag)
-        if not _agrees(element, standard):
-            return None
-        if standard == "SQ":
-            items = [] if decision is Action.EMPTY else read_items(element, way.depth + 1)
-            inner = way._replace(depth=way.depth + 1, blank=way.blank or decision is Action.DUMMY)
-            cleaned = [self._clean(item, inner._replace(blank=inner.blank or _is_local_code(item))) for item in items]
-            return Element(element.tag, b"SQ", b"", items=cleaned)
-        if way.blank and decision is Action.KEEP and standard in _FREE_TEXT:
-            decision = Action.DUMMY
-        vr = standard.encode() if element.vr in (None, b"UN") and len(standard) == 2 else element.vr
-        if decision is Action.EMPTY or not len(element.value):
-            return Element(element.tag, vr, b"")
-        if decision is Action.DUMMY:
-            return Element(element.tag, vr, _DUMMIES[vr or b"UN"])
-        if decision is Action.REMAP:
-            return Element(element.tag, vr, self._remapped(element))
-        if standard in ("DS", "IS") and bytes(element.value).translate(None, _DIGITS):
-            return None  # a number that is none may be anything
-        return Element(element.tag, vr, element.value, element.undefined)
+    def _plan(self, iod: str, parent: int) -> Plan:
+        plan = self._plans.get((iod, parent))
+        if plan is None:
+            plan = Plan(parent, iod, self.options)
+            if len(self._plans) < _MAX_PLANS:
+                self._plans[iod, parent] = plan
+        return plan
 
-    def _remapped(self, element: Element) -> bytes:
-        uids = bytes(element.value).decode("latin-1").split("\\")
-        return "\\".join(self.new_uid(uid.strip("\0 "), element.tag) for uid in uids).encode("ascii")
-
-
-def _is_local_code(item: list[Element]) -> bool:
-    """Whether an item is a code (PS3.3 8.8) of a scheme that is not published: value and meaning are free text then."""
-    if not any(element.tag in _CODE_VALUES for element in item):
-        return False
-    return Attributes(item).text(_CODING_SCHEME) not in _PUBLISHED_SCHEMES
+    def _says(self, attributes: Attributes, screened: bool) -> list[Element]:
+        """What is ours to write in this object."""
+        said = _declared(self, screened) if screened else self._declared
+        if screened:
+            said = [*said, Element(_BURNED_IN, b"CS", b"NO")]
+        elif _BURNED_IN in attributes:
+            value = attributes.text(_BURNED_IN)
+            said = [*said, Element(_BURNED_IN, b"CS", value.encode() if value in ("YES", "NO") else b"")]
+        if self.options & DATES and attributes.text(_PATIENT_ID):
+            pseudonym = self.pseudonym(attributes.text(_PATIENT_ID)).encode("ascii")
+            said = [*said, Element(_PATIENT_ID, b"LO", pseudonym)]
+        elif self.options & DATES and _PATIENT_ID in attributes:
+            said = [*said, Element(_PATIENT_ID, b"LO", b"")]
+        return said
 
 
-def _agrees(element: Element, standard: str) -> bool:
-    """Whether the VR found is the dictionary's, or one that is written for it without harm."""
-    if element.vr in (None, b"UN"):
-        return not element.undefined or element.tag == PIXEL_DATA
-    found = element.vr.decode("ascii", "replace")
-    allowed = standard.split(" or ")
-    if element.undefined and found != "SQ" and element.tag != PIXEL_DATA:
-        return False
-    return found in allowed or any(found in family and not family.isdisjoint(allowed) for family in _FAMILIES)
+def _refuse(part: Part10, attributes: Attributes) -> None:
+    media_class = Attributes(part.meta.values()).text(_MEDIA_SOP_CLASS)
+    if DICOMDIR in (media_class, attributes.text(_SOP_CLASS)) or _DIRECTORY_RECORDS in attributes:
+        raise DeidentificationError("a DICOMDIR lists other files and is none to keep; make a new one from the result")
+    if ENCAPSULATED_DOCUMENT in attributes:
+        raise DeidentificationError(
+            "the object holds an encapsulated document (PDF, CDA, 3D model), whose inside cannot be cleaned; leave it out"
+        )
 
 
 def _require(attributes: Attributes) -> None:
@@ -274,27 +219,36 @@ def _transfer_syntax(part: Part10) -> str:
     return syntax
 
 
-def _ui(text: str) -> bytes:
-    return text.encode("ascii")
+_OURS = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303, _BURNED_IN})
 
 
-_METHOD_CODE = (
-    Element(0x00080100, b"SH", b"113100"),
-    Element(0x00080102, b"SH", b"DCM"),
-    Element(0x00080104, b"LO", b"Basic Application Confidentiality Profile"),
-)
-_METHOD = f"medai_pipeline\\{PROFILE}".encode("ascii")
-_DECLARED = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
-
-
-def _declared() -> list[Element]:
+def _declared(deidentifier: Deidentifier, screened: bool = False) -> list[Element]:
     """What says that and how the object was de-identified (PS3.15 E.2, PS3.3 C.12.1.1.1.2; CID 7050)."""
+    options = deidentifier.options - {Option.PIXELS} | ({Option.PIXELS} if screened else frozenset())
+    applied = in_order(options)
+    items = [_method_code(*BASIC_CODE), *(_method_code(option.about.code, option.about.meaning) for option in applied)]
+    method = "\\".join(["medai_pipeline", PROFILE, *(option.about.name for option in applied)])
+    temporal = b"REMOVED"
+    if options & DATES:
+        temporal = b"MODIFIED" if Option.MODIFIED_DATES in options else b"UNMODIFIED"
     return [
         Element(0x00120062, b"CS", b"YES"),
-        Element(0x00120063, b"LO", _METHOD),
-        Element(0x00120064, b"SQ", b"", items=[list(_METHOD_CODE)]),
-        Element(0x00280303, b"CS", b"REMOVED"),
+        Element(0x00120063, b"LO", method.encode("ascii")),
+        Element(0x00120064, b"SQ", b"", items=items),
+        Element(0x00280303, b"CS", temporal),
     ]
+
+
+def _method_code(value: str, meaning: str) -> list[Element]:
+    return [
+        Element(0x00080100, b"SH", value.encode("ascii")),
+        Element(0x00080102, b"SH", b"DCM"),
+        Element(0x00080104, b"LO", meaning.encode("ascii")),
+    ]
+
+
+def _ui(text: str) -> bytes:
+    return text.encode("ascii")
 
 
 def _meta(sop_class: str, sop_instance: str, syntax: str) -> bytes:
@@ -317,6 +271,3 @@ def _deflate(body: bytes) -> bytes:
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     deflated = deflater.compress(body) + deflater.flush()
     return deflated + b"\0" * (len(deflated) & 1)
-
-
-assert frozenset(_DUMMIES) >= LONG_VRS - {b"SQ"}, "every VR with a value has a dummy"

@@ -31,6 +31,23 @@ LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"
 _SHORT_VRS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US"
 KNOWN_VRS = LONG_VRS | frozenset(_SHORT_VRS.split())
 
+# Attributes of PS3.6 that an option of PS3.15 may keep and that are newer than pydicom's dictionary
+_NEWER_VRS = {
+    0x00081301: "SQ",  # Principal Diagnosis Code Sequence
+    0x00081302: "SQ",  # Primary Diagnosis Code Sequence
+    0x00081303: "SQ",  # Secondary Diagnoses Code Sequence
+    0x00081304: "SQ",  # Histological Diagnoses Code Sequence
+    0x00100042: "LT",  # Sex Parameters for Clinical Use Category Comment
+    0x00100043: "SQ",  # Sex Parameters for Clinical Use Category Sequence
+    0x00100046: "SQ",  # Sex Parameters for Clinical Use Category Code Sequence
+    0x00100047: "UR",  # Sex Parameters for Clinical Use Category Reference
+    0x00102162: "UC",  # Ethnic Groups
+    0x0040A034: "DT",  # Effective Start DateTime
+    0x0040A035: "DT",  # Effective Stop DateTime
+    0x0040B034: "DT",  # Annotation DateTime
+    0x0040B036: "DT",  # Segment Definition DateTime
+}
+
 
 class Encoding(NamedTuple):
     """How element headers are written in a data set (PS3.5 annex A)."""
@@ -294,7 +311,7 @@ def _dataset_encoding(part: Part10) -> Encoding:
 def dictionary_vr(tag: int) -> str:
     """The VR of the standard dictionary (PS3.6); "" for what it does not know; "US or SS" where it names several."""
     entry = DicomDictionary.get(tag)
-    return entry[0] if entry else ""
+    return entry[0] if entry else _NEWER_VRS.get(tag, "")
 
 
 def encode(elements: Iterable[Element], encoding: Encoding) -> bytes:

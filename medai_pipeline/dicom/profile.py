@@ -1,7 +1,8 @@
-"""What happens to each attribute: PS3.15 Table E.1-1 (`ps315.csv`), Basic Application Level Confidentiality Profile.
+"""What happens to each attribute: PS3.15 Table E.1-1 (`ps315.csv`), the Basic Profile under the options chosen.
 
-Here belongs the decision alone, one per tag; `deidentify` carries it out. It is an allow-list: what the table does not
-name stays only if the standard dictionary knows it, it is not retired, and its VR cannot name a person, place or date.
+Here belongs the decision alone, one for a tag at a place in an object of an IOD; `cleaning` carries it out. It is an
+allow-list: what the table does not name stays only if the standard dictionary knows it, it is not retired, and its VR
+cannot name a person, place or date.
 """
 
 from __future__ import annotations
@@ -13,104 +14,167 @@ from collections.abc import Mapping
 from enum import Enum
 from functools import cache
 from importlib import resources
+from typing import NamedTuple
 
 from pydicom.datadict import DicomDictionary
 
 from medai_pipeline.dicom.elements import dictionary_vr
+from medai_pipeline.dicom.iod_types import attribute_type
+from medai_pipeline.dicom.options import DATES, Option, Options, in_order
 
-EDITION = "DICOM PS3.15 Table E.1-1, current edition of the source table"
+EDITION = "DICOM PS3.15 Table E.1-1, an edition after 2024c: it names attributes that PS3.6 2024c has not"
 
 
 class Action(Enum):
-    """What is done with one attribute. In a sequence, KEEP and REMAP apply the profile to each item."""
+    """What is done with one attribute. In a sequence all but REMOVE and EMPTY apply the profile to each item."""
 
     KEEP = "keep"
     REMOVE = "remove"
     EMPTY = "empty"
     DUMMY = "dummy"
     REMAP = "remap"
+    CLEAN = "clean"  # words and numbers that are known to be safe
+    SHIFT = "shift"  # dates by the patient's number of days
 
 
-# A compound code leaves the choice to the attribute's Type in the IOD (PS3.15 E.3). Where a Type 1 is possible the
-# dummy is chosen, which is valid for every Type; "U*" keeps the references of a sequence and renames their UIDs.
-_CODES: Mapping[str, Action] = {
+class Decision(NamedTuple):
+    """`action`, and what is done where it fails (nothing safe is left, no date can be read)."""
+
+    action: Action
+    otherwise: Action
+    chosen: bool = False  # an option of the site asks for this attribute, so its codes and identities stay
+
+
+_SIMPLE: Mapping[str, Action] = {
     "X": Action.REMOVE,
     "Z": Action.EMPTY,
     "D": Action.DUMMY,
     "U": Action.REMAP,
-    "X/Z": Action.EMPTY,
-    "Z/D": Action.DUMMY,
-    "X/D": Action.DUMMY,
-    "X/Z/D": Action.DUMMY,
-    "X/Z/U*": Action.REMAP,
     "K": Action.KEEP,
 }
 
-# The compound codes whose attribute is Type 2 or 3 wherever an image holds it.
-_CHOSEN: Mapping[int, Action] = {
-    0x00100020: Action.EMPTY,  # Patient ID, Z/D
-    0x00180010: Action.EMPTY,  # Contrast/Bolus Agent, Z/D
-    0x00080082: Action.REMOVE,  # Institution Code Sequence, X/Z/D
-    0x00081072: Action.REMOVE,  # Operator Identification Sequence, X/D
-    0x00081110: Action.REMOVE,  # Referenced Study Sequence, X/Z: where it is Type 3 it must not be empty
-    0x00081111: Action.REMOVE,  # Referenced Performed Procedure Step Sequence, X/Z/D
-    0x0040B020: Action.REMOVE,  # Waveform Annotation Sequence, X/D
+# What a Type (PS3.5 7.4) asks for at least. Whether a condition holds is not known, so 1C counts as 1 and 2C as 2
+# where the code leaves a choice.
+_NEEDED: Mapping[str, Action] = {
+    "1": Action.DUMMY,
+    "1C": Action.DUMMY,
+    "2": Action.EMPTY,
+    "2C": Action.EMPTY,
+    "3": Action.REMOVE,
 }
+_MILDEST_FIRST = (Action.REMOVE, Action.EMPTY, Action.DUMMY)
 
-# The same for documents (structured reports), where it is Type 2.
-_CHOSEN_IN_DOCUMENTS: Mapping[int, Action] = {0x00081111: Action.EMPTY}
-
+# Where the table's VR rules end: attributes it does not name.
 _BY_VR: Mapping[str, Action] = {
     **dict.fromkeys(("PN", "AE", "DA", "DT", "TM", "UR"), Action.EMPTY),
     "UI": Action.REMAP,
     "UN": Action.REMOVE,
     "": Action.REMOVE,
 }
+VRS_BY_RULE = frozenset({"PN", "AE", "DA", "DT", "TM", "UR"})
+_DATE_VRS = frozenset({"DA", "DT", "TM"})
 _NO_DATASET = frozenset({0x0000, 0x0002, 0x0004, 0xFFFE})  # commands, file meta, DICOMDIR, delimiters
+# Not in the table. It describes private blocks of the source: whether they are here and safe is for us to say.
+_REMOVED = frozenset({0x00080300})
+
+# A photograph of a document cannot be cleaned at this level: `deidentify` refuses the whole object.
+ENCAPSULATED_DOCUMENT = 0x00420011
 
 
-def _text() -> str:
-    return resources.files("medai_pipeline.dicom").joinpath("ps315.csv").read_text(encoding="utf-8")
+def resource(name: str) -> str:
+    """A data file of this package as text."""
+    return resources.files("medai_pipeline.dicom").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
 def table() -> tuple[Mapping[str, str], ...]:
     """The rows of Table E.1-1 with every option's column, sorted by tag."""
-    return tuple(csv.DictReader(io.StringIO(_text())))
+    return tuple(csv.DictReader(io.StringIO(resource("ps315.csv"))))
 
 
 @cache
-def _basic() -> Mapping[int, Action]:
-    """Tag -> action of the Basic Profile, for the rows that name one tag."""
-    exact = {int(row["tag"], 16): row for row in table() if row["tag"] != "odd" and "x" not in row["tag"]}
-    return {tag: _CHOSEN.get(tag) or _CODES[row["basic"]] for tag, row in exact.items()}
+def rows_by_tag() -> Mapping[int, Mapping[str, str]]:
+    """The rows that name one tag."""
+    return {int(row["tag"], 16): row for row in table() if row["tag"] != "odd" and "x" not in row["tag"]}
 
 
-@cache
-def action(tag: int, document: bool = False) -> Action:
-    """What the profile does with an attribute of an image, or of an object without pixels (`document`)."""
-    if document and tag in _CHOSEN_IN_DOCUMENTS:
-        return _CHOSEN_IN_DOCUMENTS[tag]
-    group = tag >> 16
-    if group in _NO_DATASET or group & 1 or group >> 8 in (0x50, 0x60):
-        return Action.REMOVE  # curves and overlays whole: their geometry means nothing without their data
-    if not tag & 0xFFFF:
-        return Action.REMOVE  # group lengths are retired, and would no longer be true
-    vr = dictionary_vr(tag)
-    listed = _basic().get(tag)
-    if listed is Action.DUMMY and vr == "UI":
+def resolve(code: str, kind: str) -> Action:
+    """What an action code means for an attribute of Type `kind` (PS3.15 E.2, Table E.1-1a).
+
+    "U*" is always chosen: references stay whole, under new UIDs. X and Z give way where the Type would be violated.
+    """
+    if code == "X/Z/U*":
         return Action.REMAP
-    if listed is not None:
-        return listed if vr else Action.REMOVE
-    if vr and DicomDictionary[tag][3]:
-        return Action.REMOVE  # retired: the table no longer looks at it
-    return _BY_VR.get(vr, Action.KEEP)
+    if code in ("X", "Z") and kind in ("1", "2"):
+        return max(_SIMPLE[code], _NEEDED[kind], key=_MILDEST_FIRST.index)
+    if code in _SIMPLE:
+        return _SIMPLE[code]
+    allowed = [_SIMPLE[letter] for letter in code.split("/")]
+    enough = [action for action in allowed if _MILDEST_FIRST.index(action) >= _MILDEST_FIRST.index(_NEEDED[kind])]
+    return min(enough or allowed[-1:], key=_MILDEST_FIRST.index)
+
+
+def under_options(row: Mapping[str, str], basic: Action, options: Options) -> Decision:
+    """A row's decision: what an option keeps or cleans, else `basic`.
+
+    Modified dates win over every option that keeps: one date left as it was would tell the shift of all.
+    """
+    cells = {option: row.get(option.about.column, "") for option in options}
+    if cells.get(Option.MODIFIED_DATES):
+        return Decision(Action.SHIFT, basic)
+    if "K" in cells.values():
+        return Decision(Action.KEEP, basic, chosen=True)
+    if "C" in cells.values():
+        return Decision(Action.CLEAN, basic)
+    return Decision(basic, basic)
+
+
+@cache
+def decide(tag: int, parent: int = 0, iod: str = "", options: Options = frozenset()) -> Decision:
+    """What the profile does with a standard attribute in the items of `parent` (0: in the data set itself)."""
+    vr = dictionary_vr(tag)
+    if _never_stays(tag, vr):
+        return Decision(Action.REMOVE, Action.REMOVE)
+    kind = attribute_type(iod, parent, tag)
+    row = rows_by_tag().get(tag)
+    if row is None:
+        return _unlisted(vr, kind, options)
+    basic = resolve(row["basic"], kind)
+    if basic is Action.DUMMY and vr == "UI":
+        basic = Action.REMAP
+    return under_options(row, basic, options)
+
+
+def _never_stays(tag: int, vr: str) -> bool:
+    group = tag >> 16
+    if group in _NO_DATASET or group & 1 or group >> 8 in (0x50, 0x60) or tag in _REMOVED:
+        return True  # curves and overlays whole: their geometry means nothing without their data
+    if not vr or not tag & 0xFFFF:
+        return True  # group lengths are retired, and would no longer be true
+    retired = tag in DicomDictionary and DicomDictionary[tag][3]
+    return bool(retired) and tag not in rows_by_tag()  # retired: the table no longer looks at it
+
+
+def _unlisted(vr: str, kind: str, options: Options) -> Decision:
+    basic = _BY_VR.get(vr, Action.KEEP)
+    if basic is Action.EMPTY and kind in ("1", "1C"):
+        basic = Action.DUMMY
+    if vr in _DATE_VRS and options & DATES:
+        return Decision(Action.SHIFT if Option.MODIFIED_DATES in options else Action.KEEP, basic)
+    if vr == "UI" and Option.UIDS in options:
+        return Decision(Action.KEEP, basic)
+    return Decision(basic, basic)
 
 
 def digest() -> str:
     """Which table was used: the first 12 hex digits of the SHA-256 of `ps315.csv`."""
-    return hashlib.sha256(_text().encode()).hexdigest()[:12]
+    return hashlib.sha256(resource("ps315.csv").encode()).hexdigest()[:12]
 
 
 # At most 64 characters: it is a value of Deidentification Method (LO).
 PROFILE = f"Basic Profile, DICOM PS3.15 Table E.1-1 [{digest()}]"
+
+
+def profile_name(options: Options) -> str:
+    """The profile and its options in one line."""
+    return ", ".join([PROFILE, *(option.about.name for option in in_order(options))])

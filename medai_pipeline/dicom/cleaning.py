@@ -1,0 +1,248 @@
+"""Carries the decisions of `profile` out on elements, at every nesting level (PS3.15 Annex E).
+
+Here belongs what happens inside one data set. What a file needs around it (file meta, declarations, refusals) is in
+`deidentify`. Kept values are copied byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from medai_pipeline.dicom import codes, content, dates, words
+from medai_pipeline.dicom.elements import LONG_VRS, PIXEL_DATA, Element, Encoding, dictionary_vr, read_items
+from medai_pipeline.dicom.options import Option, Options
+from medai_pipeline.dicom.private import safe_elements
+from medai_pipeline.dicom.profile import Action, Decision, decide
+
+# What a dummy of each VR is (code D): valid, and the same for everybody.
+_TEXTS = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT")
+DUMMIES: Mapping[bytes, bytes] = {
+    **{vr.encode(): b"ANONYMIZED" for vr in _TEXTS},
+    b"AS": b"000Y",
+    b"DA": b"19000101",
+    b"DS": b"0 ",
+    b"DT": b"19000101000000",
+    b"IS": b"0 ",
+    b"TM": b"000000",
+    b"UR": b"urn:anonymized",
+    **dict.fromkeys((b"OB", b"OW", b"UN", b"US", b"SS"), bytes(2)),
+    **dict.fromkeys((b"AT", b"FL", b"OF", b"OL", b"SL", b"UL"), bytes(4)),
+    **dict.fromkeys((b"FD", b"OD", b"OV", b"SV", b"UV"), bytes(8)),
+}
+_FREE_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+_TEXT_VRS = frozenset({"LO", "LT", "SH", "ST", "UC", "UT", "AE", "CS"})
+_DATE_VRS = frozenset({"DA", "TM", "DT", "AS"})
+# Texts whose code is D in the profile, and that the options for structured content and graphics clean instead
+_CLEANED_TEXTS = frozenset({content.TEXT_VALUE, 0x00700006})
+
+# VRs that writers mix up without changing what a value means; any other disagreement with PS3.6 removes the element.
+_FAMILIES = (
+    frozenset({"LO", "LT", "SH", "ST", "UC", "UT"}),
+    frozenset({"OB", "OW", "US", "SS"}),
+    frozenset({"DS", "IS"}),
+    frozenset({"UL", "SL"}),
+)
+_DIGITS = b"0123456789+-.eE\\ \0"
+_UID_LIST = re.compile(rb"[0-9][0-9.]{0,63}(?:\\[0-9][0-9.]{0,63})*[\0 ]?")
+_TIMEZONE = 0x00080201
+# Elements of an overlay plane (PS3.3 C.9.2) that hold no text; xx is left out
+_OVERLAY_VRS = {0x10: "US", 0x11: "US", 0x15: "IS", 0x40: "CS", 0x50: "SS", 0x51: "US", 0x100: "US", 0x102: "US"}
+_OVERLAY_DATA = 0x3000
+
+_KEEP = Decision(Action.KEEP, Action.REMOVE)
+_OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+
+
+class Text(Enum):
+    """What happens to free text that the profile itself would keep."""
+
+    AS_IS = "kept unless it names the person"
+    CLEANED = "only safe words"
+    BLANK = "a dummy"
+    CHOSEN = "kept, an option of the site asks for it"
+
+
+class Plan(dict[int, Decision]):
+    """Tag -> decision in the items of one sequence of one IOD; filled as tags are met."""
+
+    def __init__(self, parent: int, iod: str, options: Options) -> None:
+        super().__init__()
+        self._place = (parent, iod, options)
+
+    def __missing__(self, tag: int) -> Decision:
+        decision = decide(tag, *self._place)
+        if len(self) < 10_000:  # tags come from outside
+            self[tag] = decision
+        return decision
+
+
+@dataclass(slots=True)
+class Subject:
+    """What one file's cleaning needs to know beyond the table."""
+
+    target: Encoding
+    options: Options
+    plan: Callable[[int], Plan]  # by the tag of the enclosing sequence
+    new_uid: Callable[[str, int], str]
+    identity: words.Identity
+    days: int = 0  # dates go back by so many
+    overlays: bool = False
+
+
+class Way(NamedTuple):
+    """Where in an object we are. `published`: published codes stay where text is blank."""
+
+    plan: Plan
+    depth: int = 0
+    text: Text = Text.AS_IS
+    published: bool = True
+
+
+class Cleaner:
+    """Cleans the data set of one file and everything nested in it."""
+
+    def __init__(self, subject: Subject, ours: frozenset[int]) -> None:
+        self._subject = subject
+        self._ours = ours  # tags that are ours to write
+
+    def clean(self, elements: Iterable[Element], way: Way) -> list[Element]:
+        """What stays of one data set. Of a repeated element the last counts, as every reader does it."""
+        elements = list(elements)
+        kept: dict[int, Element] = {}
+        safe: dict[int, str] | None = None
+        little, plan, ours = self._subject.target.little, way.plan, self._ours
+        for element in elements:
+            tag = element.tag
+            if tag in ours or element.encoding.little != little:
+                continue  # ours to say; or binary values of the other byte order
+            cleaned: Element | None
+            if tag >> 16 & 1:
+                if safe is None:
+                    safe = safe_elements(elements) if Option.SAFE_PRIVATE in self._subject.options else {}
+                cleaned = self._cleaned(element, _KEEP, safe[tag], way) if tag in safe else None
+            elif tag >> 16 in _OVERLAY_GROUPS:
+                cleaned = self._overlay(element, way) if self._subject.overlays else None
+            else:
+                decision = plan[tag]
+                removed = decision.action is Action.REMOVE
+                cleaned = None if removed else self._cleaned(element, decision, dictionary_vr(tag), way)
+            if cleaned is not None:
+                kept[tag] = cleaned
+            else:
+                kept.pop(tag, None)
+        return list(kept.values())
+
+    def _overlay(self, element: Element, way: Way) -> Element | None:
+        number = element.tag & 0xFFFF
+        vr = "OB or OW" if number == _OVERLAY_DATA else _OVERLAY_VRS.get(number)
+        return self._cleaned(element, _KEEP, vr, way) if vr else None
+
+    def _cleaned(self, element: Element, decision: Decision, standard: str, way: Way) -> Element | None:
+        if not agrees(element, standard):
+            return None
+        if standard == "SQ":
+            return self._sequence(element, decision, way)
+        vr = standard.encode() if element.vr in (None, b"UN") and len(standard) == 2 else element.vr
+        if not len(element.value):
+            return Element(element.tag, vr, b"")
+        action = decision.action
+        if way.text is not Text.AS_IS:
+            action = _in_text(element.tag, action, standard, way)
+        for tried in (action, decision.otherwise if decision.otherwise is not Action.KEEP else Action.DUMMY):
+            value = self._value(element, tried, decision, standard, vr)
+            if value is not None:
+                return Element(element.tag, vr, value, element.undefined and value is element.value)
+        return None
+
+    def _sequence(self, element: Element, decision: Decision, way: Way) -> Element:
+        action = decision.action
+        items = [] if action is Action.EMPTY else read_items(element, way.depth + 1)
+        of_content = element.tag in content.sequences()
+        inner = Way(self._subject.plan(element.tag), way.depth + 1, way.text, way.published)
+        if Option.STRUCTURED in self._subject.options and of_content:
+            inner = inner._replace(text=Text.CLEANED)
+        elif action is Action.DUMMY:
+            inner = inner._replace(text=Text.BLANK, published=of_content)
+        elif action is Action.CLEAN:
+            inner = inner._replace(text=Text.CLEANED)
+        elif decision.chosen and way.text is Text.AS_IS:
+            inner = inner._replace(text=Text.CHOSEN)
+        found = (self._item(item, of_content, inner) for item in items)
+        return Element(element.tag, b"SQ", b"", items=[item for item in found if item is not None])
+
+    def _item(self, item: list[Element], of_content: bool, way: Way) -> list[Element] | None:
+        if of_content:
+            decision = content.decide_item(item, self._subject.options)
+            if decision is not None:
+                if decision.action is Action.REMOVE:
+                    return None
+                way = way._replace(text=_CONTENT_TEXT.get(decision.action, way.text))
+        elif way.text is not Text.CHOSEN and way.published and codes.is_code(item):
+            way = way._replace(text=Text.BLANK if codes.is_local_code(item) else Text.AS_IS)
+        return self.clean(item, way)
+
+    def _value(
+        self, element: Element, action: Action, decision: Decision, standard: str, vr: bytes | None
+    ) -> bytes | memoryview | None:
+        """The value under one action; None where the action cannot be carried out safely."""
+        if action is Action.KEEP:
+            return element.value if self._may_stay(element, standard, decision.chosen) else None
+        if action is Action.EMPTY:
+            return b""
+        if action is Action.DUMMY:
+            return DUMMIES[vr or b"UN"]
+        if action is Action.REMAP:
+            return self._remapped(element)
+        if action is Action.CLEAN and standard in _TEXT_VRS:
+            return words.cleaned(element.value, self._subject.identity) or None
+        if action is Action.SHIFT:
+            return dates.shifted(standard, element.value, self._subject.days)
+        return None
+
+    def _may_stay(self, element: Element, standard: str, chosen: bool) -> bool:
+        """Whether a value is what its VR promises and, where it is text, does not name the person."""
+        if standard in ("DS", "IS"):
+            return not bytes(element.value).translate(None, _DIGITS)  # a number that is none may be anything
+        if standard in _TEXT_VRS:
+            if element.tag == _TIMEZONE:
+                return dates.well_formed("SH", element.value)
+            return chosen or not words.names_the_person(element.value, self._subject.identity)
+        if standard in _DATE_VRS:
+            return dates.well_formed(standard, element.value)
+        return standard != "UI" or bool(_UID_LIST.fullmatch(element.value))
+
+    def _remapped(self, element: Element) -> bytes:
+        uids = bytes(element.value).decode("latin-1").split("\\")
+        return "\\".join(self._subject.new_uid(uid.strip("\0 "), element.tag) for uid in uids).encode("ascii")
+
+
+_CONTENT_TEXT = {Action.DUMMY: Text.BLANK, Action.CLEAN: Text.CLEANED, Action.KEEP: Text.CHOSEN}
+
+
+def _in_text(tag: int, action: Action, standard: str, way: Way) -> Action:
+    """The action on a text inside a sequence that is itself cleaned, replaced or kept by an option."""
+    if way.text is Text.BLANK:
+        return Action.DUMMY if action in (Action.KEEP, Action.CLEAN) and standard in _FREE_TEXT else action
+    if way.text is Text.CLEANED:
+        if tag in _CLEANED_TEXTS or (action is Action.KEEP and standard in _FREE_TEXT):
+            return Action.CLEAN
+        return action
+    return Action.KEEP if tag == content.TEXT_VALUE else action
+
+
+def agrees(element: Element, standard: str) -> bool:
+    """Whether the VR found is the dictionary's, or one that is written for it without harm."""
+    if element.vr in (None, b"UN"):
+        return not element.undefined or element.tag == PIXEL_DATA
+    found = element.vr.decode("ascii", "replace")
+    allowed = standard.split(" or ")
+    if element.undefined and found != "SQ" and element.tag != PIXEL_DATA:
+        return False
+    return found in allowed or any(found in family and not family.isdisjoint(allowed) for family in _FAMILIES)
+
+
+assert frozenset(DUMMIES) >= LONG_VRS - {b"SQ"}, "every VR with a value has a dummy"

@@ -1,0 +1,49 @@
+"""The Type (PS3.5 7.4: 1, 1C, 2, 2C, 3) of an attribute where it stands: `iod_types.csv`, made by `generate_iod_types`.
+
+Here belongs the lookup alone. Types decide what a compound action code of PS3.15 Table E.1-1 means for one object.
+Source: module tables of PS3.3 as highdicom 0.28 carries them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+SOURCE = "DICOM PS3.3 module tables, by way of highdicom 0.28"
+_ANY = "*"
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    text = resources.files("medai_pipeline.dicom").joinpath(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@cache
+def _iods() -> Mapping[str, str]:
+    return {row["sop_class_uid"]: row["iod"] for row in _rows("sop_classes.csv")}
+
+
+@cache
+def _types() -> Mapping[tuple[int, int], Mapping[str, str]]:
+    types: dict[tuple[int, int], dict[str, str]] = {}
+    for row in _rows("iod_types.csv"):
+        here = types.setdefault((int(row["tag"], 16), int(row["parent"], 16)), {})
+        here.update(dict.fromkeys(row["iods"].split(), row["type"]))
+    return types
+
+
+def iod_of(sop_class_uid: str) -> str:
+    """The IOD's name; "" for a SOP Class that is private, retired or newer than the table."""
+    return _iods().get(sop_class_uid, "")
+
+
+def attribute_type(iod: str, parent: int, tag: int) -> str:
+    """The Type of `tag` in the items of the sequence `parent` (0: in the data set itself).
+
+    "3" where no IOD puts the attribute there: a Standard Extended SOP Class may hold it as an option (PS3.2 3.11).
+    """
+    here = _types().get((tag, parent))
+    return here.get(iod) or here[_ANY] if here else "3"

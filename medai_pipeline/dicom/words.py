@@ -1,0 +1,136 @@
+"""Free text: what of it is safe to keep, and whether it names the person an object is about (PS3.15 E.3.5).
+
+Here belongs the judgement on words. It is an allow-list (`words.toml`): what is not known goes. Work is on bytes, so that
+no character set can hide a word; whatever is not ASCII is not known.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+from medai_pipeline.dicom.attributes import Attributes
+from medai_pipeline.dicom.elements import Element, dictionary_vr
+from medai_pipeline.dicom.profile import resource
+
+_PIECES = re.compile(r"[^\s_/^,;:()\[\]{}<>&*+=|\"'!?#@~-]+")
+_NUMBER = re.compile(r"\d[\d.,]*")
+_MEASURE = re.compile(
+    r"\d{1,4}(\.\d{1,3})?(mm|cm|hz|khz|mhz|kv|kvp|ma|mas|ms|sec|min|t|deg|mgy|gy|ml|cc|%|x)|b\d{1,4}|[tcls]\d{1,2}|\d"
+)
+_ESCAPE = "\x1b"
+_LETTERS = re.compile(rb"[A-Za-z0-9\x80-\xff]+")
+_LONG = 4  # from here on a word counts inside another one too
+
+_PATIENT_ID, _OTHER_IDS, _OTHER_IDS_SEQUENCE = 0x00100020, 0x00101000, 0x00101002
+# Identifiers, addresses and places: their words leave a description too.
+_IDS = frozenset({_PATIENT_ID, _OTHER_IDS, 0x00080050, 0x00101090, 0x00380010, 0x00380060})
+_PLACES = frozenset({0x00101040, 0x00102154, 0x00102155, 0x00080080, 0x00080081, 0x00081040, 0x00080092, 0x00080094})
+_HONORIFICS = 3  # of the five parts of a name (PS3.5 6.2.1.2) the first three name a person
+
+
+class Identity(NamedTuple):
+    """Lower-case words of one object's own header. `persons` are words of names and identifiers alone."""
+
+    persons: frozenset[bytes] = frozenset()
+    places: frozenset[bytes] = frozenset()
+
+
+@cache
+def vocabulary() -> frozenset[str]:
+    """The words that may be kept, lower case."""
+    return frozenset(word for group in tomllib.loads(resource("words.toml")).values() for word in group.split())
+
+
+@cache
+def _small_words() -> frozenset[str]:
+    """Words that alone are kept for nothing."""
+    return frozenset(tomllib.loads(resource("words.toml"))["small"].split())
+
+
+@cache
+def _known() -> frozenset[bytes]:
+    return frozenset(word.encode() for word in vocabulary())
+
+
+def identity_words(elements: Iterable[Element]) -> Identity:
+    """The words of names, identifiers, addresses and places in a data set, other patient IDs included."""
+    found = list(elements)
+    others = next((Attributes([e]).items(_OTHER_IDS_SEQUENCE) for e in found if e.tag == _OTHER_IDS_SEQUENCE), [])
+    found += [element for item in others for element in item.elements.values()]
+    persons: set[bytes] = set()
+    places: set[bytes] = set()
+    for element in found:
+        if element.items is not None or not len(element.value):
+            continue
+        if dictionary_vr(element.tag) == "PN":
+            persons.update(_name_words(bytes(element.value)))
+        elif element.tag in _IDS:
+            persons.update(_id_words(bytes(element.value)))
+        elif element.tag in _PLACES:
+            places.update(word for word in _words(bytes(element.value)) if len(word) > 2)
+    return Identity(frozenset(persons), frozenset(places))
+
+
+def _words(value: bytes) -> Iterator[bytes]:
+    return (match.lower() for match in _LETTERS.findall(value))
+
+
+def _name_words(value: bytes) -> Iterator[bytes]:
+    for name in value.replace(b"=", b"\\").split(b"\\"):
+        for part in name.split(b"^")[:_HONORIFICS]:
+            yield from (word for word in _words(part) if len(word) > 1)
+
+
+def _id_words(value: bytes) -> Iterator[bytes]:
+    whole = re.sub(rb"[^A-Za-z0-9]", b"", value).lower()
+    yield from (word for word in (*_words(value), whole) if len(word) >= _LONG)
+
+
+@lru_cache(maxsize=256)
+def _telling(persons: frozenset[bytes]) -> tuple[frozenset[bytes], tuple[bytes, ...]]:
+    """Words that give a person away in a text of a closed purpose: those that are no imaging terms; and the long ones."""
+    telling = persons - _known()
+    return telling, tuple(word for word in telling if len(word) >= _LONG)
+
+
+def names_the_person(value: bytes | memoryview, identity: Identity) -> bool:
+    """Whether a text that the profile keeps holds a word of the person's name or identifiers."""
+    if not identity.persons:
+        return False
+    telling, long = _telling(identity.persons)
+    text = bytes(value).lower()
+    return any(word in text for word in long) or not telling.isdisjoint(_LETTERS.findall(text))
+
+
+def cleaned(value: bytes | memoryview, identity: Identity) -> bytes:
+    """What of a text is safe: known words and measures, single spaces between them, values apart; b"" for nothing.
+
+    Pure numbers of two and more digits and runs of numbers go: they may be dates, ages, telephone numbers.
+    """
+    text = bytes(value).decode("latin-1")
+    if _ESCAPE in text:
+        return b""  # ISO 2022: what looks like ASCII need not be
+    values = (" ".join(_safe_pieces(part, identity)) for part in text.strip("\0 ").split("\\"))
+    return "\\".join(part for part in values if set(part.lower().split()) - _small_words()).encode("ascii")
+
+
+def _safe_pieces(text: str, identity: Identity) -> list[str]:
+    pieces = [piece.strip(".") for piece in _PIECES.findall(text)]
+    numbers = [bool(_NUMBER.fullmatch(piece)) for piece in pieces]
+    kept = []
+    for index, piece in enumerate(pieces):
+        in_run = numbers[index] and any(numbers[max(0, index - 1) : index] + numbers[index + 1 : index + 2])
+        if piece and not in_run and _is_safe(piece.lower(), identity):
+            kept.append(piece)
+    return kept
+
+
+def _is_safe(piece: str, identity: Identity) -> bool:
+    if piece not in vocabulary() and not _MEASURE.fullmatch(piece):
+        return False
+    word = piece.encode()
+    return word not in identity.persons and word not in identity.places
