@@ -69,9 +69,8 @@ class Key:
         tag, path = int(element.tag), (*place.path, int(element.tag))
         code = self.tables.code(tag, self.options)
         why = f"Table E.1-1: {code}" if code else "not in Table E.1-1"
-        if tag in _PIXELS:
-            if place.kept and not place.path:
-                self.pixels(path)
+        if tag in _PIXELS and not place.path:
+            self.pixels(path)
         elif element.VR == "SQ":
             self.sequence(element, code, place, path, why)
         elif code is None or code == "K":
@@ -134,7 +133,9 @@ class Key:
     def cleaned(self, element: DataElement, place: Place, path: Path, why: str) -> None:
         text = as_text(element)
         if element.VR in ("DA", "DT"):
-            if text and place.kept:
+            if text and not text.replace("\\", "")[:8].isdigit():
+                self.demand(Action.TEXT_REMOVED, path, text, f"{why}; not a date that can be moved", words=self.secrets_in(text))
+            elif text and place.kept:
                 self.demand(Action.DATE_SHIFTED, path, text, why, interval_of=self.specimen.patient)
         elif element.VR == "TM":
             if text and place.kept:
@@ -221,9 +222,12 @@ def searchable(data: bytes, syntax: str) -> bytes:
 
 
 def forms(word: str) -> Iterator[bytes]:
-    """The ways in which a word can stand in a file."""
-    for encoding in ("utf-8", "latin-1", "utf-16-le", "utf-16-be"):
-        yield word.lower().encode(encoding, "ignore")
+    """The ways in which a word can stand in a file, as `searchable` shows it; ISO 2022 without its escapes."""
+    for encoding in ("utf-8", "latin-1", "utf-16-le", "utf-16-be", "shift_jis", "iso2022_jp"):
+        try:
+            yield word.encode(encoding).removeprefix(b"\x1b$B").removesuffix(b"\x1b(B").lower()
+        except UnicodeEncodeError:
+            continue
 
 
 def _is_local(item: Dataset) -> bool:

@@ -157,8 +157,32 @@ def _frame(number: int, like: Dataset, who: Who) -> Dataset:
     reference = item(ReferencedSOPClassUID=like.SOPClassUID, ReferencedSOPInstanceUID=like.SOPInstanceUID)
     reference.PurposeOfReferenceCodeSequence = Items([code("121311", "DCM", "Localizer")])
     group = item(FrameContentSequence=Items([moment]), ReferencedImageSequence=Items([reference]))
+    held = group.private_block(0x2005, "Philips MR Imaging DD 005", create=True)
+    held.add_new(0x0F, "SQ", Items([item(AcquisitionTime="102030", OperatorsName=who.operator, FlipAngle="90")]))
     group.PlanePositionSequence = Items([item(ImagePositionPatient=[0.0, 0.0, 4.0 * number])])
     return group
+
+
+def segmentation(like: Dataset, who: Who) -> Dataset:
+    """A Segmentation of one frame, with names in its labels (PS3.3 A.51)."""
+    ds = shell(like, uid.SegmentationStorage, "SEG", "segments")
+    ds.ImageType, ds.SegmentationType = ["DERIVED", "PRIMARY"], "BINARY"
+    ds.ContentLabel, ds.ContentDescription = "LESION", f"segmented by {who.operator.split('^')[0]}"
+    ds.ContentCreatorName = who.operator
+    ds.FrameOfReferenceUID, ds.NumberOfFrames, ds.Rows, ds.Columns = like.FrameOfReferenceUID, 1, 16, 16
+    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.LossyImageCompression = 1, 1, 0, "00"
+    segment = item(SegmentNumber=1, SegmentLabel=f"lesion {who.family}", SegmentAlgorithmType="MANUAL")
+    segment.SegmentDescription = f"of {who.given}, {who.day('%d.%m.%y')}"
+    segment.TrackingID, segment.TrackingUID = f"{who.patient_id}-L1", f"{ELSEWHERE}.7.1"
+    segment.SegmentedPropertyTypeCodeSequence = Items([code("52988006", "SCT", "Lesion")])
+    ds.SegmentSequence = Items([segment])
+    source = item(ReferencedSOPClassUID=like.SOPClassUID, ReferencedSOPInstanceUID=like.SOPInstanceUID)
+    derived = item(SourceImageSequence=Items([source]), DerivationCodeSequence=Items([code("113076", "DCM", "Segmentation")]))
+    ds.PerFrameFunctionalGroupsSequence = Items([item(DerivationImageSequence=Items([derived]))])
+    ds.PixelData = bytes(range(32))
+    ds["PixelData"].VR = "OB"
+    return ds
 
 
 def capture(like: Dataset, who: Who) -> tuple[Dataset, np.ndarray]:
@@ -184,7 +208,7 @@ def document(like: Dataset, who: Who) -> Dataset:
     """An Encapsulated PDF that names the patient on its page (PS3.3 A.45.1)."""
     ds = shell(like, uid.EncapsulatedPDFStorage, "DOC", "document")
     ds.ConversionType, ds.BurnedInAnnotation, ds.MIMETypeOfEncapsulatedDocument = "WSD", "YES", "application/pdf"
-    ds.DocumentTitle, ds.ConceptNameCodeSequence = "Report", Items([])
+    ds.DocumentTitle, ds.ConceptNameCodeSequence = f"Report on {who.given} {who.family}", Items([])
     page = f"%PDF-1.1\n1 0 obj<</Title({who.family} {who.given} {who.patient_id})>>endobj\ntrailer<</Info 1 0 R>>\n%%EOF\n".encode()
     ds.EncapsulatedDocument = page + b"\0" * (len(page) & 1)
     ds.EncapsulatedDocumentLength = len(page)

@@ -20,3 +20,8 @@ def deidentifier(options: frozenset[str]) -> Callable[[bytes], bytes]:
         raise NotOffered("no options yet")
     tool = Deidentifier(KEY)
     return lambda data: tool.deidentify(data).data
+
+
+def screened() -> Callable[[bytes], bytes]:
+    """File bytes -> file bytes with burned-in text looked for first."""
+    raise NotOffered("no screening of pixels yet")

@@ -99,14 +99,15 @@ def main() -> None:
     run = make()
     errors: Counter[str] = Counter()
     files = sorted(source.iterdir())
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     for path in files:
         try:
             run(path, target / path.name)
         except _FAILURES as error:
             errors[type(error).__name__] += 1
-    seconds = time.perf_counter() - began
-    print(json.dumps({"version": metadata.version(package), "seconds": seconds, "files": len(files), "errors": errors}))
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    spent = {"seconds": seconds, "cpu": cpu, "files": len(files)}
+    print(json.dumps({"version": metadata.version(package), "errors": errors, **spent}))
 
 
 if __name__ == "__main__":

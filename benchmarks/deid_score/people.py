@@ -69,4 +69,9 @@ def patients() -> dict[str, Who]:
                       "Delacroix^Marceline", "Aoyama Imaging Center", "Minatoku", "03-5550-9921", "MR3T-00512", "MRAOY2"),
         "ambrose": Who("Fitzwilliam", "Ambrose", "PT/5520/B", "19330527", "20190302", "US-19-00417", "Petrosyan^Anahit",
                        "Lindqvist^Tove", "Saint Columba Hospital", "Inverlochy", "0800-555-2231", "US700-66123", "ECHO3B"),
+        "francoise": Who("Lüdenscheidt-Bérard", "Françoise", "É-4417-Ü", "19640222", "20220218", "22-0218-000418",
+                         "Größwang^Jürgen", "Þórsdóttir^Ásta", "Hôpital Saint-Éloi", "Montpellier-Nord", "04 55 50 19 82",
+                         "CTÅ-1187", "CT_ELOI_2"),
+        "hanako": Who("Takeuchi", "Hanako", "JP-7741-003", "19771203", "20180606", "A20180606-5", "Morimoto^Daisuke",
+                      "Nagashima^Aoi", "Sakura General", "Matsudo", "047-555-1190", "MR-JP-5512", "MRSAKURA"),
     }  # fmt: skip
