@@ -7,6 +7,7 @@ absent: these readers never fail.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable, Mapping
 
 from medai_pipeline.dicom.elements import Element, dictionary_vr, read_items
@@ -39,6 +40,18 @@ class Attributes:
         if element is None or len(element.value) < 2:
             return 0
         return int.from_bytes(element.value[:2], "little" if element.encoding.little else "big")
+
+    def binary(self, tag: int, kind: str) -> tuple[float, ...]:
+        """Binary values in the element's byte order; `kind` is a struct code: "H", "h", "L", "f", "d". () when absent."""
+        element = self.elements.get(tag)
+        size = struct.calcsize(f"<{kind}")
+        if element is None or element.items is not None or not len(element.value) or len(element.value) % size:
+            return ()
+        mark = "<" if element.encoding.little else ">"
+        return struct.unpack(f"{mark}{len(element.value) // size}{kind}", element.value)
+
+    def unsigned_longs(self, tag: int) -> tuple[int, ...]:
+        return tuple(int(value) for value in self.binary(tag, "L"))
 
     def integer(self, tag: int) -> int:
         """An Integer String, 0 when absent or not a number."""

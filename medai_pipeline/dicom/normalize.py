@@ -45,11 +45,16 @@ def _xray(values: np.ndarray, window: Bounds | None) -> Bounds:
 
 
 def _hounsfield(lower: float, upper: float) -> Rule:
+    """Fixed bounds in Hounsfield units: the Modality LUT of a CT gives these (PS3.3 C.8.2.1.1.5), so 0 is always water."""
     return lambda values, window: (lower, upper)
 
 
 def _mr(values: np.ndarray, window: Bounds | None) -> Bounds:
-    """Percentiles of the foreground: MR has no absolute scale, and the share of air differs from image to image."""
+    """Percentiles of the foreground: MR has no absolute scale, and the share of air differs from image to image.
+
+    MR values have no unit (PS3.3 C.8.3.1, no Rescale Type): gain and offset are the scanner's choice. The bounds follow
+    both, so that a * image + b gives the same tensor; a single bright vessel does not set the scale.
+    """
     darkest, bright = float(values.min()), float(np.percentile(values, 99.5))
     foreground = values[values > darkest + _MR_BACKGROUND * (bright - darkest)]
     return _percentiles(foreground if foreground.size else values, 1, 99.5)
@@ -70,11 +75,13 @@ def normalize(
     *,
     invert: bool = False,
     window: tuple[float, float] | None = None,
+    padding: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Placement]:
     """Modality values (R, C) float32 as tensor (channels, height, width) float32 in [contract.low, contract.high].
 
     `invert` is for MONOCHROME1 (PS3.3 C.7.6.3.1.2): larger results are always brighter. `window` is the VOI
     (centre, width), which only "xray" heeds. A constant image becomes `low` everywhere. Channels are copies.
+    `padding` (R, C) bool marks pixels that are no image (C.7.5.1.1.2): no statistic counts them, and they become `low`.
     The placement maps pixel edges: column x of the source covers [x, x + 1).
 
     Raises UnsupportedImage when the image is empty or the contract names no known rule.
@@ -88,7 +95,11 @@ def normalize(
     plane = np.full((contract.height, contract.width), contract.low, dtype=np.float32)
     if not constant:
         resized = _resize(values, placement)
-        _map(resized, RULES[contract.scaling](resized, window), contract, invert)
+        outside = _padded(padding, resized.shape)
+        seen = resized if outside is None else resized[~outside]
+        _map(resized, RULES[contract.scaling](seen, window), contract, invert)
+        if outside is not None:
+            resized[outside] = contract.low
         top, left = int(placement.offset_y), int(placement.offset_x)
         plane[top : top + resized.shape[0], left : left + resized.shape[1]] = resized
     return np.repeat(plane[None], contract.channels, axis=0), placement
@@ -136,6 +147,16 @@ def _resize(values: np.ndarray, placement: Placement) -> np.ndarray:
         return values.copy()
     shrinks = height < placement.source_rows or width < placement.source_columns
     return cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _padded(padding: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Which pixels of the resized image are padding for the larger part; None where none or all are."""
+    if padding is None:
+        return None
+    shrinks = shape[0] < padding.shape[0] or shape[1] < padding.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    outside = cv2.resize(padding.astype(np.uint8) * 255, (shape[1], shape[0]), interpolation=interpolation) > 127
+    return outside if outside.any() and not outside.all() else None
 
 
 def _map(values: np.ndarray, bounds: Bounds, contract: InputContract, invert: bool) -> None:

@@ -1,29 +1,34 @@
-"""From stored pixel data to modality values, and on to a model's tensors.
+"""Images as tensors for a model, and all frames of a pydicom data set as an array.
 
-Here: decoding, the Modality LUT (PS3.3 C.11.1), pixel padding, colour to luminance, the VOI window that a file names.
-What a model wants of them is in `normalize`; how a person sees them in `render`.
+Decoding and what values mean are in `image`; the intensity rules in `normalize`.
 """
 
 from __future__ import annotations
 
-import struct
 import warnings
+from collections.abc import Sequence
+from io import BytesIO
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, pixel_array
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 
+from medai_pipeline.dicom.elements import META_ENCODING, PIXEL_DATA, Element, Encoding, Part10, Reader
+from medai_pipeline.dicom.hounsfield import why_not_hounsfield, why_not_suv
+from medai_pipeline.dicom.image import Image
+from medai_pipeline.dicom.limits import MAX_DECODED_BYTES, MAX_FRAMES_PREPARED
 from medai_pipeline.dicom.normalize import normalize
-from medai_pipeline.dicom.read import parse
-from medai_pipeline.errors import NoPixels, UndecodablePixels
+from medai_pipeline.dicom.transfer_syntax import Kind, syntax
+from medai_pipeline.dicom.voi import presented
+from medai_pipeline.errors import NoPixels, UndecodablePixels, UnsupportedImage
 from medai_pipeline.records import InputContract, Instance, TensorItem
 
-MAX_DECODED_BYTES = 4 << 30
-XRAY_MODALITIES = frozenset({"CR", "DX", "RG", "MG", "RF", "XA", "PX", "IO"})
-_PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # PS3.3 C.7.6.3.1.2, Y of YBR_FULL
-_PYTHON_TROUBLE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-_DECODER_TROUBLE = (*_PYTHON_TROUBLE, MemoryError, struct.error)  # also NotImplementedError, a RuntimeError
+__all__ = ["Image", "decode", "prepare"]
+
+_PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", PIXEL_DATA: "PixelData"}
+_HEADER_GROUPS = (0x0008, 0x0028, 0x5200)
+_NOT_FOR_MODELS = frozenset({"LOCALIZER", "SCOUT"})
 
 
 def decode(dataset: Dataset, frame: int | None = None) -> np.ndarray:
@@ -32,160 +37,95 @@ def decode(dataset: Dataset, frame: int | None = None) -> np.ndarray:
     `frame`, from 1, decodes that one alone. The dtype is that of the stored values.
     Raises NoPixels; UndecodablePixels, which names the transfer syntax.
     """
-    if not any(keyword in dataset for keyword in _PIXEL_KEYWORDS) or not dataset.get("Rows"):
+    image = image_of(dataset)
+    if frame is not None:
+        return image.stored(frame)[np.newaxis]
+    if image.what.frame_bytes * image.frames > MAX_DECODED_BYTES:
+        raise UndecodablePixels(f"the image takes more than {MAX_DECODED_BYTES >> 30} GiB; ask for single frames")
+    first = image.stored(1)
+    if image.frames == 1:
+        return first[np.newaxis]
+    frames = np.empty((image.frames, *first.shape), first.dtype)
+    frames[0] = first
+    for number in range(2, image.frames + 1):
+        frames[number - 1] = image.stored(number)
+    return frames
+
+
+def image_of(dataset: Dataset) -> Image:
+    """The image of a pydicom data set as it is now, its pixel bytes not copied. Raises NoPixels, UndecodablePixels."""
+    tag = next((tag for tag in _PIXELS if tag in dataset), None)
+    if tag is None:
         raise NoPixels("the object has no image; it is kept but not analyzed")
-    if _decoded_bytes(dataset) > MAX_DECODED_BYTES:
-        raise UndecodablePixels(f"the image would take more than {MAX_DECODED_BYTES >> 30} GiB; split it into parts")
+    elements: list[Element] | None = None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            values = pixel_array(dataset, index=None if frame is None else frame - 1)
-        colour = dataset.get("SamplesPerPixel", 1) > 1
-        return values if values.ndim == 3 + colour else values[np.newaxis]
-    except _DECODER_TROUBLE:
-        pass  # what the decoders say may quote values
-    raise UndecodablePixels(
-        f"the pixel data cannot be decoded from {_syntax_name(dataset)}; send it in another transfer syntax"
-    )
+            warnings.simplefilter("ignore")  # pydicom quotes values in its warnings
+            uid = str(dataset.file_meta.TransferSyntaxUID)
+            little = uid != "1.2.840.10008.1.2.2"
+            elements = _header(dataset, little)
+            pixels = dataset[tag]
+    except (ArithmeticError, AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError):
+        pass  # what pydicom says may quote values
+    if elements is None:
+        raise UndecodablePixels("the object's description of its pixels cannot be read; correct it at its source")
+    value, vr = pixels.value or b"", str(pixels.VR).encode()
+    undefined = bool(pixels.is_undefined_length) or syntax(uid).kind is not Kind.NATIVE
+    elements.append(Element(tag, vr, value, undefined, encoding=Encoding(META_ENCODING.explicit, little)))
+    return Image(Part10(elements=elements, transfer_syntax=uid))
 
 
-def _decoded_bytes(dataset: Dataset) -> int:
-    sizes = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames")
-    try:
-        rows, columns, samples, bits, frames = (max(1, int(dataset.get(keyword) or 1)) for keyword in sizes)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UndecodablePixels("rows, columns or frames are not numbers; correct the object at its source") from error
-    return rows * columns * samples * max(8, bits) // 8 * frames
+def _header(dataset: Dataset, little: bool) -> list[Element]:
+    """The elements that describe pixels, written and read again: one reader for both kinds of data set."""
+    tags = [tag for tag in dataset.keys() if tag.group in _HEADER_GROUPS]  # noqa: SIM118 - iterating reads values
+    header = Dataset({tag: dataset.get_item(tag) for tag in tags})
+    implicit, was_little = dataset.original_encoding
+    header.set_original_encoding(implicit, was_little, dataset.original_character_set)
+    file = DicomBytesIO()
+    file.is_little_endian, file.is_implicit_VR = little, False
+    write_dataset(file, header)
+    written = BytesIO(file.getvalue()).getbuffer()
+    return Reader(written).elements(0, len(written), Encoding(True, little))[0]
 
 
-def _syntax_name(dataset: Dataset) -> str:
-    """The name of the transfer syntax, or its UID where the standard here has no name for it."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    return str(syntax.name if syntax.name.isprintable() else "an unknown transfer syntax")
-
-
-def modality_values(dataset: Dataset, frames: np.ndarray, first_frame: int = 1) -> np.ndarray:
-    """Frames from `decode` as float32 modality values (frames, rows, columns): Hounsfield units for CT.
-
-    The Modality LUT Sequence or Rescale Slope and Intercept are applied, for each frame its own where the object is
-    enhanced (C.7.6.16.2.9). Padding (C.7.5.1.1.2) becomes what is shown darkest. Colour becomes luminance, which no
-    model here was made for: `select` keeps such images away from them.
-    """
-    if "PALETTE" in str(dataset.get("PhotometricInterpretation", "")) and "RedPaletteColorLookupTableData" in dataset:
-        frames = apply_color_lut(frames, dataset)
-    if frames.ndim == 4:
-        return frames[..., :3].astype(np.float32) @ _LUMINANCE
-    values = np.empty(frames.shape, np.float32)
-    for index, frame in enumerate(frames):
-        values[index] = _rescaled(dataset, frame, first_frame + index)
-        _darken_padding(dataset, frame, values[index])
-    return values
-
-
-def _rescaled(dataset: Dataset, frame: np.ndarray, number: int) -> np.ndarray:
-    group = functional_group(dataset, number, "PixelValueTransformationSequence")
-    if group is None and dataset.get("ModalityLUTSequence"):
-        return apply_modality_lut(frame, dataset).astype(np.float32)
-    source = dataset if group is None else group
-    slope = _number(source.get("RescaleSlope"), 1.0)
-    values = frame.astype(np.float32)
-    values *= np.float32(slope if slope else 1.0)  # a slope of 0 would erase the image: a writer's "not used"
-    values += np.float32(_number(source.get("RescaleIntercept"), 0.0))
-    return values
-
-
-def _darken_padding(dataset: Dataset, frame: np.ndarray, values: np.ndarray) -> None:
-    """Values between Pixel Padding Value and its Range Limit to the darkest of the others, in place."""
-    padding = dataset.get("PixelPaddingValue")
-    if not isinstance(padding, int):
-        return
-    limit = dataset.get("PixelPaddingRangeLimit")
-    limit = limit if isinstance(limit, int) else padding
-    padded = (frame >= min(padding, limit)) & (frame <= max(padding, limit))
-    if padded.any() and not padded.all():
-        image = values[~padded]
-        darkest = image.max() if is_inverted(dataset) else image.min()
-        values[padded] = darkest
-
-
-def _number(value: object, otherwise: float) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return otherwise
-    return number if np.isfinite(number) and abs(number) < 1e30 else otherwise
-
-
-def functional_group(dataset: Dataset, frame: int, keyword: str) -> Dataset | None:
-    """A functional group macro for one frame (from 1): its own, else the shared one (PS3.3 C.7.6.16.1)."""
-    own = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    for groups in (own[frame - 1 : frame], shared[:1]):
-        items = groups[0].get(keyword) if groups else None
-        if items:
-            return items[0]
-    return None
-
-
-def is_inverted(dataset: Dataset) -> bool:
-    """Whether the lowest values are shown white (MONOCHROME1)."""
-    return str(dataset.get("PhotometricInterpretation", "")).strip() == "MONOCHROME1"
-
-
-def voi_window(dataset: Dataset, frame: int = 1) -> tuple[float, float] | None:
-    """The first VOI window as (centre, width) of the LINEAR function (PS3.3 C.11.2.1.2); None when there is none usable."""
-    source = functional_group(dataset, frame, "FrameVOILUTSequence") or dataset
-    centre, width = _first(source.get("WindowCenter")), _first(source.get("WindowWidth"))
-    if not (np.isfinite(centre) and np.isfinite(width)):
-        return None
-    if str(source.get("VOILUTFunction", "")) == "LINEAR_EXACT":
-        centre, width = centre + 0.5, width + 1  # C.11.2.1.3.2 in terms of C.11.2.1.2.1
-    return (centre, width) if width >= 1 else None
-
-
-def _first(value: object) -> float:
-    many = isinstance(value, (list, tuple)) or hasattr(value, "append")
-    return _number(value[0] if many and len(value) else value, float("nan"))  # type: ignore[arg-type,index]
-
-
-def presented(dataset: Dataset, values: np.ndarray, frame: int) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """Values and window for showing an X-ray image: through its VOI LUT where that is what it has, else unchanged."""
-    window = voi_window(dataset, frame)
-    if window is not None or not dataset.get("VOILUTSequence"):
-        return values, window
-    try:
-        return apply_voi(np.rint(values).astype(np.int32), dataset).astype(np.float32), None
-    except _PYTHON_TROUBLE:  # a LUT that is not whole: the image is still good without it
-        return values, None
-
-
-def prepare(data: bytes, instance: Instance, contract: InputContract) -> list[tuple[np.ndarray, TensorItem]]:
+def prepare(
+    data: bytes, instance: Instance, contract: InputContract, *, at_most: int = MAX_FRAMES_PREPARED
+) -> list[tuple[np.ndarray, TensorItem]]:
     """Each frame of a file as a tensor (channels, height, width) of the contract, with where it came from.
 
-    Raises NotDicom, TruncatedFile, NoPixels, UndecodablePixels, UnsupportedImage.
+    Frames come in the order of their geometry; of more than `at_most` an even choice is decoded, the others are not.
+    Localizer frames of an enhanced object are left out.
+    Raises NotDicom, TruncatedFile, NoPixels, UndecodablePixels; UnsupportedImage when the values are not what the
+    contract's rule is for.
     """
-    dataset = parse(data)
-    return [_prepared(dataset, stored, number, instance, contract) for number, stored in enumerate(decode(dataset), 1)]
+    image = Image.of(data)
+    if reason := _unfit(image, contract):
+        raise UnsupportedImage(reason)
+    numbers = [n for n in image.groups.order(image.frames) if not _NOT_FOR_MODELS & set(image.groups.frame_type(n))]
+    if not numbers:
+        raise UnsupportedImage("all frames are localizers; they are kept but not analyzed")
+    return [_prepared(image, number, instance, contract) for number in _evenly(numbers, at_most)]
 
 
-def _prepared(
-    dataset: Dataset, stored: np.ndarray, number: int, instance: Instance, contract: InputContract
-) -> tuple[np.ndarray, TensorItem]:
-    values, window = frame_values(dataset, stored, number), None
+def _unfit(image: Image, contract: InputContract) -> str:
+    """Why the values are not what the contract's intensity rule is for; "" when they are."""
+    if contract.scaling.startswith("ct-"):
+        return why_not_hounsfield(image.attributes, image.groups)
+    return why_not_suv(image.attributes) if image.modality == "PT" else ""
+
+
+def _evenly(numbers: Sequence[int], at_most: int) -> Sequence[int]:
+    if len(numbers) <= at_most:
+        return numbers
+    return [numbers[int(i)] for i in np.linspace(0, len(numbers) - 1, at_most)]
+
+
+def _prepared(image: Image, number: int, instance: Instance, contract: InputContract) -> tuple[np.ndarray, TensorItem]:
+    frame, window = image.frame(number), None
+    values = frame.values
     if contract.scaling == "xray":
-        values, window = presented(dataset, values, number)
-    tensor, placement = normalize(values, contract, invert=is_inverted(dataset), window=window)
-    item = TensorItem(instance.sop_instance_uid, number, placement, instance.spacing_mm, instance.view_position)
+        values, window = presented(values, image.voi(number))
+    tensor, placement = normalize(values, contract, invert=image.inverted, window=window, padding=frame.padding)
+    spacing = image.groups.spacing_mm(number) or instance.spacing_mm
+    item = TensorItem(instance.sop_instance_uid, number, placement, spacing, instance.view_position)
     return tensor, item
-
-
-def frame_values(dataset: Dataset, stored: np.ndarray, number: int) -> np.ndarray:
-    """Modality values (rows, columns) of one decoded frame.
-
-    Raises UndecodablePixels when the object's lookup tables or attributes cannot be applied.
-    """
-    try:
-        return modality_values(dataset, stored[np.newaxis], number)[0]
-    except _DECODER_TROUBLE:
-        pass
-    raise UndecodablePixels("the object's lookup tables do not fit its pixel data; correct it at its source")

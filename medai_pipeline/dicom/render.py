@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from pydicom.dataset import Dataset
 
 from medai_pipeline.dicom.bodypart import named_in
+from medai_pipeline.dicom.image import Image
 from medai_pipeline.dicom.normalize import Bounds, normalize
-from medai_pipeline.dicom.pixels import decode, frame_values, is_inverted, presented
-from medai_pipeline.dicom.read import parse
-from medai_pipeline.errors import UnsupportedImage
+from medai_pipeline.dicom.voi import presented
 from medai_pipeline.records import InputContract
+
+_BODY_PART_EXAMINED = 0x00180015
 
 # Body part -> (centre, width) in Hounsfield units that radiologists look at first.
 CT_WINDOWS: dict[str, Bounds] = {"CHEST": (-600, 1500), "BRAIN": (40, 80), "HEAD": (40, 80)}
@@ -24,29 +24,19 @@ CT_SOFT_TISSUE: Bounds = (40, 400)
 def display(data: bytes, frame: int = 1) -> np.ndarray:
     """One frame (from 1) as uint8 (rows, columns), brighter is denser in X-ray: MONOCHROME1 is inverted.
 
-    CT by its body part's window; others by their own VOI, else robust percentiles.
+    CT by its body part's window; others by their own VOI, else robust percentiles. Padding is black.
     Raises NotDicom, TruncatedFile, NoPixels, UndecodablePixels; UnsupportedImage when there is no such frame.
     """
-    dataset = parse(data)
-    frames = _frame_count(dataset)
-    if not 1 <= frame <= frames:
-        raise UnsupportedImage(f"the image has frames 1 to {frames} only; ask for one of them")
-    values = frame_values(dataset, decode(dataset, frame)[0], frame)
-    window: Bounds | None
-    if dataset.get("Modality") == "CT":
-        window = CT_WINDOWS.get(named_in(str(dataset.get("BodyPartExamined", ""))), CT_SOFT_TISSUE)
+    image = Image.of(data)
+    found = image.frame(frame)
+    values, window = found.values, None
+    if image.modality == "CT":
+        window = CT_WINDOWS.get(named_in(image.attributes.text(_BODY_PART_EXAMINED)), CT_SOFT_TISSUE)
     else:
-        values, window = presented(dataset, values, frame)
+        values, window = presented(values, image.voi(frame))
     contract = InputContract(height=values.shape[0], width=values.shape[1], high=255.0)
-    tensor, _ = normalize(values, contract, invert=is_inverted(dataset), window=window)
+    tensor, _ = normalize(values, contract, invert=image.inverted, window=window, padding=found.padding)
     return np.rint(tensor[0]).astype(np.uint8)
-
-
-def _frame_count(dataset: Dataset) -> int:
-    try:
-        return max(1, int(dataset.get("NumberOfFrames") or 1))
-    except (TypeError, ValueError):
-        return 1
 
 
 def encode_png(picture: np.ndarray) -> bytes:
