@@ -133,18 +133,45 @@ def analyze(paths: tuple[Path, ...], out: Path) -> None:
 
 
 @main.command()
-@click.argument("paths", nargs=-1, required=True, type=PATHS)
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to write.")
-def deidentify(paths: tuple[Path, ...], out: Path) -> None:
-    """De-identify DICOM files by PS3.15 Annex E (Basic Profile), without any server.
+@click.argument("paths", nargs=-1, type=PATHS)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where to write.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME",
+    help="An option of PS3.15 Annex E; more than once for several. Default: MEDAI_DEIDENTIFY_OPTIONS.",
+)
+@click.option("--dicomdir", is_flag=True, help="Also write OUT/fileset, a file-set with a new DICOMDIR.")
+@click.option("--describe", is_flag=True, help="Print the conformance statement for these options, and do nothing.")
+def deidentify(
+    paths: tuple[Path, ...], out: Path | None, options: tuple[str, ...], dicomdir: bool, describe: bool
+) -> None:
+    """De-identify DICOM files by PS3.15 Annex E, without any server.
+
+    The Basic Profile, with the options chosen. A DICOMDIR in PATH is left out: it names every patient.
 
     \b
     Examples:
       medai deidentify ~/studies --out clean
+      medai deidentify ~/studies --out clean --option retain-modified-dates --option clean-descriptors
+      medai deidentify --describe --option retain-uids
     """
     from medai_pipeline.analyze import deidentify as run
+    from medai_pipeline.dicom.options import parse_options
 
-    _one_shot(paths, out, run, "de-identifying")
+    chosen_here: dict[str, Any] = {"deidentify_options": ",".join(options)} if options else {}
+    settings = read_settings(**chosen_here)
+    chosen = parse_options(settings.deidentify_options)
+    if describe:
+        from medai_pipeline.dicom.conformance import statement
+
+        click.echo(statement(chosen), nl=False)
+        return
+    if not paths or out is None:
+        raise click.UsageError("name files or folders, and where to write with --out; or ask with --describe")
+    files = (out / "fileset") if dicomdir else None
+    _one_shot(paths, out, run, "de-identifying", settings, file_set=files)
 
 
 @main.command()
@@ -220,12 +247,19 @@ def _services(settings: Settings) -> Any:
     return Services(settings)
 
 
-def _one_shot(paths: Sequence[Path], out: Path, run: Any, verb: str) -> None:
+def _one_shot(
+    paths: Sequence[Path],
+    out: Path,
+    run: Any,
+    verb: str,
+    settings: Settings | None = None,
+    file_set: Path | None = None,
+) -> None:
     from medai_pipeline.analyze import OneShot
     from medai_pipeline.dicom.read import group_by_study
     from medai_pipeline.storage.keys import SiteKeys
 
-    settings = read_settings()
+    settings = settings or read_settings()
     services = _services(settings)
     found, problems = group_by_study(paths)
     for problem in problems:
@@ -234,14 +268,26 @@ def _one_shot(paths: Sequence[Path], out: Path, run: Any, verb: str) -> None:
         raise MedaiError("no DICOM study found: name files or folders that hold DICOM files")
     services.keys = SiteKeys.load(settings.key, settings.key_path, create=True)
     failed = 0
+    done: list[str] = []
     with _progress(verb, len(found)) as advance:
         job = OneShot(out, services.keys.study_key, services.deidentifier, services.inference, services.drawing)
         for outcome in run(found, job):
             advance(1)
             failed += bool(outcome.reason)
+            if not outcome.reason:
+                done.append(outcome.study_key)
             _say(outcome)
+    if file_set:
+        _write_file_set(out, done, file_set)
     click.echo(f"{len(found) - failed} of {len(found)} studies done; see {out}")
     sys.exit(1 if failed else 0)
+
+
+def _write_file_set(out: Path, study_keys: Sequence[str], target: Path) -> None:
+    from medai_pipeline.dicom.dicomdir import write_file_set
+
+    files = [file for key in study_keys for file in sorted((out / key / "anonymized").glob("*.dcm"))]
+    click.echo(f"{write_file_set(files, target)} files in {target} with a new DICOMDIR")
 
 
 def _say(outcome: Any) -> None:

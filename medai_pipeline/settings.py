@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medai_pipeline.dicom.options import parse_options
 from medai_pipeline.errors import SettingsError
 
 
@@ -30,6 +31,11 @@ def _optional(text: str) -> str | None:
 
 def _days(text: str) -> float | None:
     return float(text) if text else None
+
+
+def _options(text: str) -> str:
+    parse_options(text)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,12 @@ SETTINGS: tuple[Setting, ...] = (
         "the site's secret key, mode 0600; empty: MEDAI_HOME/keys/site.key, made at first start",
     ),
     Setting("MEDAI_KEY", "", _optional, "the site's secret key itself (base64, 32 bytes); wins over the file"),
+    Setting(
+        "MEDAI_DEIDENTIFY_OPTIONS",
+        "",
+        _options,
+        "options of PS3.15 Annex E beside the Basic Profile, with commas: `medai deidentify --describe` lists them",
+    ),
     Setting("MEDAI_STABLE_SECONDS", "10", float, "a study is ready when no image arrived for so long"),
     Setting("MEDAI_SENSOR_SECONDS", "2", int, "pause between two looks at the PACS change feed"),
     Setting("MEDAI_RECONCILE_SECONDS", "60", float, "pause between two full sweeps over the PACS"),
@@ -107,6 +119,7 @@ class Settings:
     home: str
     key_file: str | None
     key: str | None
+    deidentify_options: str
     stable_seconds: float
     sensor_seconds: int
     reconcile_seconds: float
@@ -155,7 +168,7 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
         text = environment.get(setting.variable, setting.default) or setting.default
         try:
             values[setting.attribute] = setting.read(text)
-        except ValueError as error:
+        except (ValueError, SettingsError) as error:
             raise SettingsError(f"{setting.variable} cannot be read ({error}): {setting.meaning}") from error
     unknown = sorted(set(overrides) - set(values))
     if unknown:

@@ -16,12 +16,21 @@ import uuid
 import zlib
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
 from pydicom.uid import UID_dictionary
 
 from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.cleaning import Cleaner, Plan, Subject, Way
-from medai_pipeline.dicom.elements import META_ENCODING, PIXEL_DATA, TRANSFER_SYNTAX, Element, Part10, encode
+from medai_pipeline.dicom.elements import (
+    META_ENCODING,
+    PIXEL_DATA,
+    TRANSFER_SYNTAX,
+    Element,
+    Part10,
+    encode,
+    pieces,
+)
 from medai_pipeline.dicom.iod_types import iod_of
 from medai_pipeline.dicom.options import BASIC_CODE, DATES, Option, checked, in_order
 from medai_pipeline.dicom.profile import ENCAPSULATED_DOCUMENT, PROFILE, profile_name
@@ -49,7 +58,17 @@ _ANY_PIXELS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
 _BUGS = (ArithmeticError, AttributeError, BufferError, LookupError, RuntimeError, TypeError, ValueError)
 _TROUBLE = (*_BUGS, struct.error, zlib.error)
 _MAX_PLANS = 4096
-_LEAST_DAYS, _SPAN_DAYS = 31, 3650  # dates go back by a month to ten years
+
+# What is not de-identified at all
+REFUSALS = {
+    "dicomdir": "a DICOMDIR lists other files and is none to keep; make a new one from the result",
+    "document": "the object holds an encapsulated document (PDF, CDA, 3D model), whose inside cannot be cleaned;"
+    " leave it out",
+    "syntax": "the object has a private transfer syntax; convert it to a standard one",
+    "pixels": "the pixels were not screened for burned-in text, as clean-pixel-data asks; screen them, or leave it out",
+    "uids": "the object has no usable {name} and belongs nowhere; correct it at its source",
+}
+LEAST_DAYS, SPAN_DAYS = 31, 3650  # dates go back by a month to ten years
 
 
 class Deidentifier:
@@ -117,7 +136,7 @@ class Deidentifier:
     def days_earlier(self, patient: str) -> int:
         """By how many days the dates of a patient go back under Modified Dates: 31 to 3680, the same at every call."""
         digest = hmac.digest(self._date_key, patient.encode("latin-1", "replace"), "sha256")
-        return _LEAST_DAYS + int.from_bytes(digest[:8], "big") % _SPAN_DAYS
+        return LEAST_DAYS + int.from_bytes(digest[:8], "big") % SPAN_DAYS
 
     def pseudonym(self, patient: str) -> str:
         """What stands for a Patient ID where studies of one patient shall be found together: 16 letters and digits."""
@@ -131,19 +150,18 @@ class Deidentifier:
         _require(attributes)
         has_pixels = not _ANY_PIXELS.isdisjoint(attributes.elements)
         if has_pixels and not pixels and Option.PIXELS in self.options:
-            raise DeidentificationError("the pixels were not screened for burned-in text; screen them, or leave it out")
+            raise DeidentificationError(REFUSALS["pixels"])
         screened = has_pixels and pixels
         syntax = _transfer_syntax(part)
-        body = encode([*self._kept(part, attributes, overlays), *self._says(attributes, screened)], part.encoding)
+        elements = [*self._kept(part, attributes, overlays), *self._says(attributes, screened)]
         row = instance_row(attributes, self.new_uid, syntax, digest)
         if screened:
             row = replace(row, burned_in_annotation="NO")
-        if syntax == DEFLATED:
-            body = _deflate(body)
+        body = [_deflate(encode(elements, part.encoding))] if syntax == DEFLATED else pieces(elements, part.encoding)
         meta = _meta(row.sop_class_uid, row.sop_instance_uid, syntax)
         originals = (attributes.text(tag) for tag in (_STUDY, _SERIES, _SOP_INSTANCE, _FRAME_OF_REFERENCE))
         uids = {uid: self.new_uid(uid) for uid in originals if uid}
-        return DeidentifiedInstance(b"".join((bytes(128), b"DICM", meta, body)), row, uids)
+        return DeidentifiedInstance(b"".join((bytes(128), b"DICM", meta, *body)), row, uids)
 
     def _kept(self, part: Part10, attributes: Attributes, overlays: bool) -> list[Element]:
         iod = iod_of(attributes.text(_SOP_CLASS))
@@ -152,7 +170,7 @@ class Deidentifier:
             part.encoding,
             self.options,
             lambda parent: self._plan(iod, parent),
-            self.new_uid,
+            lru_cache(maxsize=1024)(self.new_uid),
             identity_words(part.elements),
             self.days_earlier(patient) if Option.MODIFIED_DATES in self.options else 0,
             overlays and Option.GRAPHICS in self.options,
@@ -190,20 +208,16 @@ class Deidentifier:
 def _refuse(part: Part10, attributes: Attributes) -> None:
     media_class = Attributes(part.meta.values()).text(_MEDIA_SOP_CLASS)
     if DICOMDIR in (media_class, attributes.text(_SOP_CLASS)) or _DIRECTORY_RECORDS in attributes:
-        raise DeidentificationError("a DICOMDIR lists other files and is none to keep; make a new one from the result")
+        raise DeidentificationError(REFUSALS["dicomdir"])
     if ENCAPSULATED_DOCUMENT in attributes:
-        raise DeidentificationError(
-            "the object holds an encapsulated document (PDF, CDA, 3D model), whose inside cannot be cleaned; leave it out"
-        )
+        raise DeidentificationError(REFUSALS["document"])
 
 
 def _require(attributes: Attributes) -> None:
     required = ((_SOP_CLASS, "SOP Class UID"), (_SOP_INSTANCE, "SOP Instance UID"), (_STUDY, "Study Instance UID"))
     for tag, name in (*required, (_SERIES, "Series Instance UID")):
         if len(attributes.texts(tag)) != 1:
-            raise DeidentificationError(
-                f"the object has no usable {name} and belongs nowhere; correct it at its source"
-            )
+            raise DeidentificationError(REFUSALS["uids"].format(name=name))
 
 
 def _transfer_syntax(part: Part10) -> str:
@@ -215,7 +229,7 @@ def _transfer_syntax(part: Part10) -> str:
     if syntax in ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1"):
         return "1.2.840.10008.1.2.1" if part.encoding.explicit else "1.2.840.10008.1.2"
     if not _STANDARD_SYNTAX.fullmatch(syntax):
-        raise DeidentificationError("the object has a private transfer syntax; convert it to a standard one")
+        raise DeidentificationError(REFUSALS["syntax"])
     return syntax
 
 

@@ -316,7 +316,12 @@ def dictionary_vr(tag: int) -> str:
 
 def encode(elements: Iterable[Element], encoding: Encoding) -> bytes:
     """Elements as bytes, in tag order, sequences with defined lengths."""
-    return b"".join(_encoded(sorted(elements, key=lambda element: element.tag), encoding))
+    return b"".join(pieces(elements, encoding))
+
+
+def pieces(elements: Iterable[Element], encoding: Encoding) -> Iterator[bytes | memoryview]:
+    """The same in pieces, values as they lie: for a caller that joins them with more, and copies each byte once."""
+    return _encoded(sorted(elements, key=lambda element: element.tag), encoding)
 
 
 def _encoded(elements: Iterable[Element], encoding: Encoding) -> Iterator[bytes | memoryview]:

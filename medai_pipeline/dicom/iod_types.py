@@ -47,3 +47,10 @@ def attribute_type(iod: str, parent: int, tag: int) -> str:
     """
     here = _types().get((tag, parent))
     return here.get(iod) or here[_ANY] if here else "3"
+
+
+@cache
+def types_of(tag: int) -> tuple[str, ...]:
+    """The Types an attribute has anywhere, strongest first; Type 3 always, for Standard Extended SOP Classes."""
+    found = {kind for (listed, _), by_iod in _types().items() if listed == tag for kind in by_iod.values()}
+    return tuple(sorted(found | {"3"}))

@@ -145,9 +145,14 @@ def decide(tag: int, parent: int = 0, iod: str = "", options: Options = frozense
     return under_options(row, basic, options)
 
 
+def in_data_set(tag: int) -> bool:
+    """Whether an element can stand in the data set of a file: not a command, file meta, DICOMDIR or delimiter."""
+    return tag >> 16 not in _NO_DATASET
+
+
 def _never_stays(tag: int, vr: str) -> bool:
     group = tag >> 16
-    if group in _NO_DATASET or group & 1 or group >> 8 in (0x50, 0x60) or tag in _REMOVED:
+    if not in_data_set(tag) or group & 1 or group >> 8 in (0x50, 0x60) or tag in _REMOVED:
         return True  # curves and overlays whole: their geometry means nothing without their data
     if not vr or not tag & 0xFFFF:
         return True  # group lengths are retired, and would no longer be true

@@ -97,8 +97,9 @@ class Services:
     @cached_property
     def deidentifier(self) -> Deidentifier:
         from medai_pipeline.dicom.deidentify import Deidentifier
+        from medai_pipeline.dicom.options import parse_options
 
-        return Deidentifier(self.keys.deidentification)
+        return Deidentifier(self.keys.deidentification, parse_options(self.settings.deidentify_options))
 
     @property
     def inference(self) -> Inference:
