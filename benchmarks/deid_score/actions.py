@@ -78,6 +78,9 @@ class Expected:
     why: str = ""
 
 
+NO_FILE = "no file"  # what was found of a file that a tool did not write
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     expected: Expected

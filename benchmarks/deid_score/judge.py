@@ -13,7 +13,7 @@ import pydicom
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from deid_score.actions import Action, Concept, Expected, Path, Private, Verdict
+from deid_score.actions import NO_FILE, Action, Concept, Expected, Path, Private, Verdict
 from deid_score.key import as_text, forms, searchable
 from deid_score.specimens import Specimen
 
@@ -71,7 +71,7 @@ class Judge:
 
     def verdict(self, e: Expected) -> Verdict:
         if e.file not in self.outputs:
-            return Verdict(e, False, "no file")
+            return Verdict(e, False, NO_FILE)
         if not e.path:
             seen = any(form in self.outputs[e.file].haystack for word in e.words for form in forms(word))
             return Verdict(e, not seen, "in the file's bytes" if seen else "")

@@ -104,7 +104,7 @@ def presentation_state(targets: Sequence[Dataset], who: Who) -> Dataset:
 def structure_set(targets: Sequence[Dataset], who: Who) -> Dataset:
     """An RT Structure Set: UIDs five levels deep, names in ROIs (PS3.3 A.19)."""
     ds = shell(targets[0], uid.RTStructureSetStorage, "RTSTRUCT", "structures")
-    ds.StructureSetLabel, ds.StructureSetName = "PLAN A", f"plan {who.family}"
+    ds.StructureSetLabel, ds.StructureSetName = who.text("PLAN A", "PLAN"), f"plan {who.family}"
     ds.StructureSetDate, ds.StructureSetTime = who.day(), "160000"
     images = Items(
         [item(ReferencedSOPClassUID=t.SOPClassUID, ReferencedSOPInstanceUID=t.SOPInstanceUID) for t in targets]
@@ -153,7 +153,7 @@ def _frame(number: int, like: Dataset, who: Who) -> Dataset:
     moment = item(FrameAcquisitionDateTime=f"{who.day()}1020{number:02d}.125", DimensionIndexValues=[number])
     moment.FrameReferenceDateTime, moment.StackID = f"{who.day()}1021{number:02d}", "1"
     moment.InStackPositionNumber, moment.FrameAcquisitionDuration = number, 2.5
-    moment.FrameComments = who.text(f"swallowed during frame, {who.given}", "swallowed", "frame")
+    moment.FrameComments = who.text(f"swallowed during frame, {who.given}", "frame")
     reference = item(ReferencedSOPClassUID=like.SOPClassUID, ReferencedSOPInstanceUID=like.SOPInstanceUID)
     reference.PurposeOfReferenceCodeSequence = Items([code("121311", "DCM", "Localizer")])
     group = item(FrameContentSequence=Items([moment]), ReferencedImageSequence=Items([reference]))
@@ -178,7 +178,9 @@ def segmentation(like: Dataset, who: Who) -> Dataset:
     segment.SegmentedPropertyTypeCodeSequence = Items([code("52988006", "SCT", "Lesion")])
     ds.SegmentSequence = Items([segment])
     source = item(ReferencedSOPClassUID=like.SOPClassUID, ReferencedSOPInstanceUID=like.SOPInstanceUID)
-    derived = item(SourceImageSequence=Items([source]), DerivationCodeSequence=Items([code("113076", "DCM", "Segmentation")]))
+    derived = item(
+        SourceImageSequence=Items([source]), DerivationCodeSequence=Items([code("113076", "DCM", "Segmentation")])
+    )
     ds.PerFrameFunctionalGroupsSequence = Items([item(DerivationImageSequence=Items([derived]))])
     ds.PixelData = bytes(range(32))
     ds["PixelData"].VR = "OB"

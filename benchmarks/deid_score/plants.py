@@ -54,9 +54,7 @@ def patient(ds: Dataset, who: Who) -> None:
     ds.AdmissionID, ds.CurrentPatientLocation = who.secret("ADM0034418"), who.secret("Ward 7 bed 3")
     ds.PatientInstitutionResidence = who.secret("Elm Court Home")
     ds.Allergies = who.text(f"penicillin, says Dr {who.physician.split('^')[0] or who.physician[1:]}", "penicillin")
-    ds.PatientComments = who.text(
-        f"{who.given} prefers to be called {who.secret('Mitzi')}, hard of hearing", "hard", "hearing"
-    )
+    ds.PatientComments = who.text(f"{who.given} prefers to be called {who.secret('Mitzi')}, hard of hearing")
     ds.ResponsiblePerson, ds.ResponsiblePersonRole = f"{who.secret('Thistlewood')}^Agnes", "PARENT"
     # the phantoms' own markers stand in the other elements
 
@@ -220,19 +218,23 @@ def awkward(ds: Dataset, who: Who) -> None:
     """Places that few lists name: equipment, issuers, URLs, dates in old forms, text in attributes that are kept."""
     helper = item(Manufacturer="Invented Gateways", InstitutionName=who.hospital, StationName=who.station)
     helper.OperatorsName, helper.ContributionDateTime = who.operator, f"{who.day()}180000.125-0500"
-    helper.ContributionDescription = who.text(f"coerced for {who.family}", "coerced")
+    helper.ContributionDescription = who.text(f"coerced for {who.family}")
     helper.PurposeOfReferenceCodeSequence = Items([code("109103", "DCM", "Modifying Equipment")])
     ds.ContributingEquipmentSequence = Items([helper])
-    issuer = item(LocalNamespaceEntityID=who.hospital.split()[-1], UniversalEntityID=f"pacs.{who.secret('lkrnet.example')}")
+    issuer = item(
+        LocalNamespaceEntityID=who.secret("LKRNS01"), UniversalEntityID=f"pacs.{who.secret('lkrnet.example')}"
+    )
     issuer.UniversalEntityIDType = "DNS"
     ds.IssuerOfAccessionNumberSequence = Items([issuer])
-    ds.IssuerOfPatientIDQualifiersSequence = Items([item(UniversalEntityID=f"mpi.{who.secret('lkrnet.example')}", UniversalEntityIDType="DNS")])
+    ds.IssuerOfPatientIDQualifiersSequence = Items(
+        [item(UniversalEntityID=f"mpi.{who.secret('lkrnet.example')}", UniversalEntityIDType="DNS")]
+    )
     ds.RetrieveURL = f"https://pacs.{who.secret('lkrnet.example')}/studies/{who.patient_id}"
     ds.add(DataElement(0x00080024, "DA", who.day("%Y.%m.%d")))  # Overlay Date, retired, as ACR-NEMA wrote it
     ds.add(DataElement(0x00200070, "LO", f"image of {who.family}"))  # retired, Image Geometry Type
     ds.StationAETitle = who.secret("LKRAE0021")
-    ds.SpecialNeeds, ds.PatientState = who.secret("Ostomy bag"), who.text(f"{who.given} is anxious", "anxious")
-    ds.VisitComments = who.text(f"came with {who.secret('Agnes')}", "came")
+    ds.SpecialNeeds, ds.PatientState = who.secret("Ostomy bag"), who.text(f"{who.given} is anxious")
+    ds.VisitComments = who.text(f"came with {who.secret('Agnes')}")
     ds.AcquisitionProtocolDescription = who.text(f"protocol of {who.operator.split('^')[0]}, low dose", "low", "dose")
     ds.PerformedProtocolCodeSequence = Items([code("P-LUNG", "99LKRIDGE", f"Lung, {who.given}")])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from deid_score.actions import Action, Verdict, shown
+from deid_score.actions import NO_FILE, Action, Verdict, shown
 
 
 def table(title: str, scored: Mapping[str, Sequence[Verdict]], markdown: bool = False) -> str:
@@ -41,9 +41,12 @@ def wrong(scored: Mapping[str, Sequence[Verdict]], most: int = 200) -> str:
     """Each kind of wrong action once, with how many files have it. All identities here are invented."""
     lines = []
     for name, verdicts in scored.items():
+        absent = Counter(v.expected.file for v in verdicts if v.found == NO_FILE)
+        verdicts = [v for v in verdicts if v.found != NO_FILE]
         kinds = Counter((v.expected.action, shown(v.expected.path), v.expected.why) for v in verdicts if not v.correct)
         example = {(v.expected.action, shown(v.expected.path), v.expected.why): v for v in verdicts if not v.correct}
-        lines.append(f"\n{name}: {kinds.total()} wrong actions of {len(kinds)} kinds")
+        lines.append(f"\n{name}: {kinds.total() + absent.total()} wrong actions of {len(kinds) + len(absent)} kinds")
+        lines += [f"  {count:>3} x every action of {file}: {NO_FILE}" for file, count in absent.items()]
         for kind, count in kinds.most_common(most):
             e = example[kind].expected
             words = f" words {list(e.words)}" if e.words else ""
