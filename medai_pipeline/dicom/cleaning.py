@@ -87,7 +87,7 @@ class Subject:
     target: Encoding
     options: Options
     plan: Callable[[int], Plan]  # by the tag of the enclosing sequence
-    new_uid: Callable[[str, int], str]
+    other_uid: Callable[[str, int], str]
     identity: words.Identity
     days: int = 0  # dates go back by so many
     overlays: bool = False
@@ -217,7 +217,7 @@ class Cleaner:
 
     def _remapped(self, element: Element) -> bytes:
         uids = bytes(element.value).decode("latin-1").split("\\")
-        return "\\".join(self._subject.new_uid(uid.strip("\0 "), element.tag) for uid in uids).encode("ascii")
+        return "\\".join(self._subject.other_uid(uid.strip("\0 "), element.tag) for uid in uids).encode("ascii")
 
 
 _CONTENT_TEXT = {Action.DUMMY: Text.BLANK, Action.CLEAN: Text.CLEANED, Action.KEEP: Text.CHOSEN}

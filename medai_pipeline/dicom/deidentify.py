@@ -122,13 +122,13 @@ class Deidentifier:
         )
 
     def new_uid(self, uid: str, tag: int = 0) -> str:
-        """The UID that stands for `uid`: 2.25 and 128 bits of HMAC-SHA-256 (PS3.5 B.2). UIDs of the standard stay.
+        """The UID that stands for `uid` of the element `tag`; `uid` itself under Retain UIDs where it is well formed."""
+        kept = Option.UIDS in self.options and _UID.fullmatch(uid)
+        return uid if kept else self.other_uid(uid, tag)
 
-        Under the Retain UIDs Option it is `uid` itself, where that is well formed.
-        """
+    def other_uid(self, uid: str, tag: int = 0) -> str:
+        """Another UID for `uid`: 2.25 and 128 bits of HMAC-SHA-256 (PS3.5 B.2). UIDs of the standard stay."""
         if not uid or uid in UID_dictionary or (tag in _CLASS_TAGS and _STANDARD_CLASS.fullmatch(uid)):
-            return uid
-        if Option.UIDS in self.options and _UID.fullmatch(uid):
             return uid
         digest = hmac.digest(self._key, uid.encode("latin-1", "replace"), "sha256")
         return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
@@ -170,7 +170,7 @@ class Deidentifier:
             part.encoding,
             self.options,
             lambda parent: self._plan(iod, parent),
-            lru_cache(maxsize=1024)(self.new_uid),
+            lru_cache(maxsize=1024)(self.other_uid),
             identity_words(part.elements),
             self.days_earlier(patient) if Option.MODIFIED_DATES in self.options else 0,
             overlays and Option.GRAPHICS in self.options,

@@ -33,7 +33,7 @@ _HONORIFICS = 3  # of the five parts of a name (PS3.5 6.2.1.2) the first three n
 
 
 class Identity(NamedTuple):
-    """Lower-case words of one object's own header. `persons` are words of names and identifiers alone."""
+    """Lower-case words of one object's own header. `persons` are words of names, identifiers and dates alone."""
 
     persons: frozenset[bytes] = frozenset()
     places: frozenset[bytes] = frozenset()
@@ -66,9 +66,10 @@ def identity_words(elements: Iterable[Element]) -> Identity:
     for element in found:
         if element.items is not None or not len(element.value):
             continue
-        if dictionary_vr(element.tag) == "PN":
+        vr = dictionary_vr(element.tag)
+        if vr == "PN":
             persons.update(_name_words(bytes(element.value)))
-        elif element.tag in _IDS:
+        elif element.tag in _IDS or vr == "DA":
             persons.update(_id_words(bytes(element.value)))
         elif element.tag in _PLACES:
             places.update(word for word in _words(bytes(element.value)) if len(word) > 2)
