@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def _optional(text: str) -> str | None:
 
 def _days(text: str) -> float | None:
     return float(text) if text else None
+
+
+def _addresses(text: str) -> str:
+    """IPv4 addresses with commas: what DICOM listeners of the local Orthanc see."""
+    return ",".join(str(IPv4Address(part.strip())) for part in text.split(",") if part.strip())
 
 
 def _options(text: str) -> str:
@@ -95,8 +101,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MEDAI_FETCH_CONCURRENCY", "4", int, "instances fetched from the PACS at once"),
     Setting("MEDAI_WEB_PORT", "3000", int, "port of the Dagster web page, on 127.0.0.1"),
     Setting("MEDAI_CODE_PORT", "3001", int, "port of the Dagster code server, on 127.0.0.1"),
-    Setting("MEDAI_ORTHANC_PORT", "8042", int, "HTTP port of the local Orthanc, on 127.0.0.1"),
-    Setting("MEDAI_DICOM_PORT", "4242", int, "DICOM port of the local Orthanc, on 127.0.0.1"),
+    Setting("MEDAI_ORTHANC_PORT", "8042", int, "HTTP port of the local Orthanc, answers this machine alone"),
+    Setting("MEDAI_DICOM_PORT", "4242", int, "DICOM port of the local Orthanc, takes C-STORE from this machine"),
+    Setting(
+        "MEDAI_DICOM_SENDERS",
+        "",
+        _addresses,
+        "IP addresses, with commas, of other machines that may C-STORE to the local Orthanc; all others are refused",
+    ),
     Setting("MEDAI_WORKERS", "1", int, "warm worker processes on this machine, and runs at once"),
     Setting("MEDAI_BROKER_URL", "", _optional, "Celery broker of the warm workers; empty: the Postgres above"),
     Setting("MEDAI_LOG_LEVEL", "INFO", str, "DEBUG, INFO, WARNING or ERROR"),
@@ -132,6 +144,7 @@ class Settings:
     code_port: int
     orthanc_port: int
     dicom_port: int
+    dicom_senders: str
     workers: int
     broker_url: str | None
     log_level: str

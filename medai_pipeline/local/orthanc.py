@@ -1,8 +1,10 @@
 """The local Orthanc: its binary, its configuration, its password, its command. For loopback alone.
 
 Orthanc before 1.12.10 cannot bind one address: both listeners stand on every interface. So HTTP refuses what does
-not come from this machine (RemoteAccessAllowed) and asks for a password; a C-STORE from another machine is
-filtered out by a script, whatever AE title it calls itself. From 1.12.10 on HTTP binds loopback alone.
+not come from this machine (RemoteAccessAllowed) and asks for a password. A C-STORE from another machine fails with
+status A700H, whatever AE title it calls itself: the script raises an error. A filter that only answers false would
+throw the object away and tell the sender Success, who may then delete the last copy. From 1.12.10 on HTTP binds
+loopback alone.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +26,14 @@ from medai_pipeline.local.supervisor import Service
 AE_TITLE = "MEDAI"
 PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/bin", "/opt/orthanc")
 
-LOOPBACK_ONLY = f"""\
--- C-STORE from this machine only; REST uploads have passed RemoteAccessAllowed and the password.
+SENDERS_ONLY = """\
+-- C-STORE from these addresses only; REST uploads have passed RemoteAccessAllowed and the password.
+local senders = {%s}
 function ReceivedInstanceFilter(dicom, origin)
-  return origin.RequestOrigin ~= 'DicomProtocol' or origin.RemoteIp == '{LOOPBACK}'
+  if origin.RequestOrigin == 'DicomProtocol' and not senders[origin.RemoteIp] then
+    error('C-STORE from an address that MEDAI_DICOM_SENDERS does not name')
+  end
+  return true
 end
 """
 
@@ -41,6 +47,7 @@ class LocalOrthanc:
     dicom_port: int
     username: str
     given_password: str | None = None
+    senders: tuple[str, ...] = ()  # IP addresses of other machines that may C-STORE here
 
     @property
     def url(self) -> str:
@@ -58,7 +65,7 @@ class LocalOrthanc:
     def service(self, environment: Mapping[str, str]) -> Service:
         """Writes the configuration. Raises StackError where no Orthanc is installed."""
         binary = find_binary()
-        write_private(self.home.run / "orthanc.lua", LOOPBACK_ONLY)
+        write_private(self.home.run / "orthanc.lua", senders_script(self.senders))
         configuration = self.home.run / "orthanc.config"
         write_private(configuration, json.dumps(self.configuration(), indent=1))
         return Service(
@@ -104,6 +111,11 @@ class LocalOrthanc:
                 return client.get(f"{self.url}/system", auth=(self.username, self.password)).is_success
         except httpx.TransportError:
             return False
+
+
+def senders_script(senders: Iterable[str]) -> str:
+    """Lua that refuses a C-STORE from anywhere but this machine and `senders` (IP addresses)."""
+    return SENDERS_ONLY % ", ".join(f"['{address}'] = true" for address in (LOOPBACK, *senders))
 
 
 def find_binary() -> Path:

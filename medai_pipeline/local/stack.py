@@ -178,7 +178,12 @@ class Stack:
             return
         settings = self.settings
         orthanc = LocalOrthanc(
-            self.home, settings.orthanc_port, settings.dicom_port, settings.orthanc_username, settings.orthanc_password
+            self.home,
+            settings.orthanc_port,
+            settings.dicom_port,
+            settings.orthanc_username,
+            settings.orthanc_password,
+            tuple(filter(None, settings.dicom_senders.split(","))),
         )
         self._supervisor.start(orthanc.service(dict(os.environ)))
         self.settings = dataclasses.replace(settings, orthanc_url=orthanc.url, orthanc_password=orthanc.password)
