@@ -59,6 +59,7 @@ class OneShot:
     deidentifier: Deidentifier
     inference: stages.Inference
     drawing: stages.Drawing = field(default_factory=stages.Drawing)
+    models: Sequence[str] = ()  # preferred to the demo models
     advanced: Callable[[str, str], None] = lambda study_key, stage: None  # progress
 
 
@@ -109,7 +110,9 @@ class _Chunk:
         self.failed: list[Outcome] = []
         studies = self.each("deidentify", self.manifests, lambda key, _: self.deidentify(key))
         studies = self.checked("check", stages.check_deidentified(list(studies.values())))
-        tensors = self.each("normalize", studies, lambda key, s: stages.normalize_study(s, self.folders[key]))
+        tensors = self.each(
+            "normalize", studies, lambda key, s: stages.normalize_study(s, self.folders[key], self.job.models)
+        )
         tensors = self.checked("check", stages.check_tensors(list(tensors.values())))
         answers = stages.predict_studies(list(tensors.values()), self.job.inference)
         good = self.each("predict", answers, lambda _, answer: _raised(answer))

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def send(paths: tuple[Path, ...], node: str | None, aet: str) -> None:
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=PATHS)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Where to write.")
-def analyze(paths: tuple[Path, ...], out: Path) -> None:
+@click.option("--model", "models", multiple=True, help="A model to use for what it is made for, before MEDAI_MODELS.")
+def analyze(paths: tuple[Path, ...], out: Path, models: tuple[str, ...]) -> None:
     """Every study found under PATH through all stages, without any server.
 
     Writes OUT/<study key>/report.json, report.html, anonymized/*.dcm and overlays/*.png. Exit code 0 only if every
@@ -126,10 +128,16 @@ def analyze(paths: tuple[Path, ...], out: Path) -> None:
     \b
     Examples:
       medai analyze ~/studies --out results
+      MODEL_PATH=~/weights medai analyze ~/studies --out results --model chest-xray-resnet50
     """
     from medai_pipeline.analyze import analyze as run
+    from medai_pipeline.models.catalog import entry
 
-    _one_shot(paths, out, run, "analyzing")
+    settings = read_settings()
+    preferred = (*models, *settings.models)
+    for name in preferred:
+        entry(name)  # a name that is not known is said before any work
+    _one_shot(paths, out, run, "analyzing", replace(settings, models=preferred))
 
 
 @main.command()
@@ -270,7 +278,10 @@ def _one_shot(
     failed = 0
     done: list[str] = []
     with _progress(verb, len(found)) as advance:
-        job = OneShot(out, services.keys.study_key, services.deidentifier, services.inference, services.drawing)
+        job = OneShot(
+            *(out, services.keys.study_key, services.deidentifier, services.inference, services.drawing),
+            models=settings.models,
+        )
         for outcome in run(found, job):
             advance(1)
             failed += bool(outcome.reason)

@@ -8,6 +8,7 @@ MedaiError
 │   ├── NoPixels             a DICOM object without an image
 │   ├── UndecodablePixels    the transfer syntax or the bit stream cannot be decoded here
 │   └── UnsupportedImage     decodable, but not something a model may see (localizer, report, ...)
+│       └── UnfitValues      an image of the patient whose values are not what the model was made for
 ├── DeidentificationError    an object could not be de-identified: it fails closed and goes nowhere
 ├── StudyError               the study as a whole cannot go on (stage and reason)
 │   └── NoUsableImages       nothing in the study can be given to a model
@@ -67,6 +68,10 @@ class UndecodablePixels(DicomError):
 
 class UnsupportedImage(DicomError):
     code = "unsupported"
+
+
+class UnfitValues(UnsupportedImage):
+    code = "unfit-values"
 
 
 class DeidentificationError(MedaiError):

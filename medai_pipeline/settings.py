@@ -30,6 +30,10 @@ def _optional(text: str) -> str | None:
     return text or None
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def _days(text: str) -> float | None:
     return float(text) if text else None
 
@@ -67,6 +71,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("ORTHANC_USERNAME", "medai", str, "user at the PACS"),
     Setting("ORTHANC_PASSWORD", "", _optional, "password at the PACS; empty: made at random for the local Orthanc"),
     Setting("MODEL_PATH", "", _optional, "weights that the site supplies; empty: MEDAI_HOME/models"),
+    Setting(
+        "MEDAI_MODELS",
+        "",
+        _names,
+        "models to use before the demo ones, for what each is made for, separated by commas (see medai models list)",
+    ),
     Setting("GPU_ENABLED", "true", _flag, "use CUDA when there is one; without one the CPU serves"),
     Setting(
         "GRADCAM_COLORMAP", "inferno", str, "OpenCV colormap of overlays (colour-blind safe by default; jet is known)"
@@ -125,6 +135,7 @@ class Settings:
     orthanc_username: str
     orthanc_password: str | None
     model_path: str | None
+    models: tuple[str, ...]
     gpu_enabled: bool
     gradcam_colormap: str
     gradcam_alpha: float

@@ -49,8 +49,13 @@ def test_free_text_in_the_body_part_is_not_repeated() -> None:
     assert "Doe" not in choice.reason and "DOE" not in choice.reason
 
 
-def test_a_model_can_be_chosen_by_name_and_version() -> None:
-    assert choose("CT", "KNEE", "chest-xray-resnet50").entry == entry("chest-xray-resnet50@1")
+def test_a_model_that_the_site_names_goes_before_the_demo_model_for_what_it_is_made_for() -> None:
+    preferred = ("brain-mr-densenet121", "chest-xray-resnet50@1")
+    assert choose("DX", "CHEST", preferred).entry == entry("chest-xray-resnet50@1")
+    assert choose("CT", "CHEST", preferred).entry == entry("demo-chest-ct")
+    assert choose("DX", "KNEE", preferred).entry is None
+    with pytest.raises(ModelNotFound, match="resnet9000"):
+        choose("DX", "CHEST", ("resnet9000",))
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones() -> None:

@@ -92,6 +92,18 @@ def test_a_low_threshold_does_not_make_every_low_probability_close():
     assert decide({"Nodule": 0.03}, threshold=0.05).review_required
 
 
+def test_a_probability_within_its_own_deviation_of_the_threshold_needs_a_review():
+    assert decide({"Haemorrhage": 0.73}, threshold=0.63 - 0.01, uncertainty=0.14).review_required
+    assert not decide({"Haemorrhage": 0.80}, threshold=0.62, uncertainty=0.14).review_required
+
+
+def test_what_no_model_read_is_named_once_with_its_count():
+    unread = [Problem("other-modality", "MR beside CT", str(n)) for n in range(20)]
+    found = decide(problems=unread)
+    assert found.priority is Priority.ROUTINE and found.review_required
+    assert sum("MR beside CT (20 images)" in reason for reason in found.reasons) == 1
+
+
 def test_high_uncertainty_needs_a_review():
     found = decide({"Pneumothorax": 0.95}, uncertainty=0.2)
     assert found.review_required

@@ -40,9 +40,9 @@ def test_every_finding_has_a_rule_from_its_threshold_on():
         ('findings = ["Cardiomegaly", "Effusion"]', 'findings = "Cardiomegaly"', "must be a list of texts"),
         ('finding = "*"', 'finding = "Nodule"', 'need a row with finding "\\*"'),
         ("near_threshold = 0.1", "near_threshold = 5", r"\[review\]: near_threshold must be"),
-        ('version = "2025.1"', "version = 7", "version must be a text"),
+        ('version = "2026.1"', "version = 7", "version must be a text"),
         ("[review.texts]", "[review.words]", r"section \[texts\] is missing"),
-        ('version = "2025.1"', "version = ", "not valid TOML"),
+        ('version = "2026.1"', "version = ", "not valid TOML"),
     ],
 )
 def test_a_bad_table_is_refused_with_its_place(old, new, message):

@@ -21,7 +21,7 @@ from medai_pipeline.dicom.limits import MAX_DECODED_BYTES, MAX_FRAMES_PREPARED
 from medai_pipeline.dicom.normalize import normalize
 from medai_pipeline.dicom.transfer_syntax import Kind, syntax
 from medai_pipeline.dicom.voi import presented
-from medai_pipeline.errors import NoPixels, UndecodablePixels, UnsupportedImage
+from medai_pipeline.errors import NoPixels, UndecodablePixels, UnfitValues, UnsupportedImage
 from medai_pipeline.records import InputContract, Instance, TensorItem
 
 __all__ = ["Image", "decode", "prepare"]
@@ -95,12 +95,12 @@ def prepare(
 
     Frames come in the order of their geometry; of more than `at_most` an even choice is decoded, the others are not.
     Localizer frames of an enhanced object are left out.
-    Raises NotDicom, TruncatedFile, NoPixels, UndecodablePixels; UnsupportedImage when the values are not what the
-    contract's rule is for.
+    Raises NotDicom, TruncatedFile, NoPixels, UndecodablePixels; UnfitValues when the values are not what the contract's
+    rule is for; UnsupportedImage when nothing of it is for a model.
     """
     image = Image.of(data)
     if reason := _unfit(image, contract):
-        raise UnsupportedImage(reason)
+        raise UnfitValues(reason)
     numbers = [n for n in image.groups.order(image.frames) if not _NOT_FOR_MODELS & set(image.groups.frame_type(n))]
     if not numbers:
         raise UnsupportedImage("all frames are localizers; they are kept but not analyzed")

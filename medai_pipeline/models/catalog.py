@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -82,33 +82,30 @@ def entry(name: str) -> CatalogEntry:
     raise ModelNotFound(f"no model {wanted!r}{' version ' + repr(version) if version else ''}: choose one of {known}")
 
 
-def choose(modality: str, body_part: str, name: str | None = None) -> Choice:
-    """The model for a study. By `name` when given, else the demo model of modality and body part.
+def choose(modality: str, body_part: str, preferred: Sequence[str] = ()) -> Choice:
+    """The model for images of one modality and body part: the first of `preferred` names made for them, else a demo model.
 
-    Demo models are preferred only because their weights are always there. A body part that is not stated is assumed
-    to be the model's, and the choice says so. Raises ModelNotFound for an unknown `name`.
+    A clinical model is never chosen because its weights happen to lie there: the site names it (MEDAI_MODELS). A body part
+    that is not stated is assumed to be the model's, and the choice says so. Raises ModelNotFound for an unknown name.
     """
-    if name:
-        return Choice(entry(name))
     wanted = modality.strip().upper()
-    of_modality = [model for model in catalog() if model.demo and wanted in model.modality]
+    candidates = [*(entry(name) for name in preferred), *(model for model in catalog() if model.demo)]
+    of_modality = [model for model in candidates if wanted in model.modality]
     if not of_modality:
         return Choice(None, f"no model for modality {_word(wanted)}")
-    region = _region(body_part)
-    if region is None:
+    part = region(body_part)
+    if not part:
         return Choice(of_modality[0], "body part not stated", assumed=True)
     for model in of_modality:
-        if region in model.body_parts:
+        if part in model.body_parts:
             return Choice(model)
-    return Choice(None, f"no model for {_word(wanted)} of {_word(region)}")
+    return Choice(None, f"no model for {_word(wanted)} of {_word(part)}")
 
 
-def _region(body_part: str) -> str | None:
-    """CHEST, BRAIN, or the word itself; None when nothing is stated."""
+def region(body_part: str) -> str:
+    """The body part as models name it (CHEST, BRAIN), or the word itself; "" when nothing is stated."""
     word = "".join(body_part.upper().split())
-    if not word:
-        return None
-    synonyms = {synonym: region for region, words in _table()["body_parts"].items() for synonym in words}
+    synonyms = {synonym: part for part, words in _table()["body_parts"].items() for synonym in words}
     return synonyms.get(word, word)
 
 

@@ -80,7 +80,7 @@ def normalized_tensors(context: dg.AssetExecutionContext, anonymized_instances: 
     stage = Stage(context, context.resources.session, TENSOR_CHECK)
 
     def normalize(key: str) -> StudyTensors:
-        return stages.normalize_study(anonymized_instances[key], stage.services.objects)
+        return stages.normalize_study(anonymized_instances[key], stage.services.objects, stage.services.settings.models)
 
     stage.process(stage.one_by_one(normalize), describe.tensors, [anonymized_instances], stages.check_tensors)
     yield from stage.finish()

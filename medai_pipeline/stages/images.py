@@ -3,58 +3,91 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from medai_pipeline.errors import DicomError, NoUsableImages
-from medai_pipeline.records import DeidentifiedStudy, Problem, StudyTensors, TensorItem
+from medai_pipeline.records import DeidentifiedStudy, Instance, Problem, StudyTensors, TensorItem
 from medai_pipeline.stages.batching import IMAGES_PER_STUDY, evenly
 from medai_pipeline.stages.objects import Objects
 from medai_pipeline.stages.words import counted
 
+if TYPE_CHECKING:
+    from medai_pipeline.models.catalog import Choice
 
-def normalize_study(study: DeidentifiedStudy, objects: Objects, model_name: str = "") -> StudyTensors:
+
+class Kind(NamedTuple):
+    """What a model is chosen by: Modality, and the region of Body Part Examined ("" where it is not stated)."""
+
+    modality: str
+    body_part: str
+
+
+def normalize_study(study: DeidentifiedStudy, objects: Objects, models: Sequence[str] = ()) -> StudyTensors:
     """The images a model may see, as one float32 array (N, C, H, W) by the contract of the model chosen for them.
 
-    A study no model covers comes back without pixels and with the reason; a study without one usable image raises
-    NoUsableImages.
+    `models`: names the site prefers to the demo models, as `catalog.choose` takes them. Of a study of several kinds of
+    images the most frequent kind that a model covers is read; the others are problems of their own, so that nobody takes
+    them for read. A study no model covers comes back without pixels and with the reason; a study without one usable
+    image raises NoUsableImages.
     """
-    from medai_pipeline.models.catalog import choose, entry
-
     images = [instance for instance in study.instances if instance.usable]
     if not images:
         reasons = [i.reason for i in study.instances] + [p.reason for p in study.problems]
         raise NoUsableImages(f"no image that a model may see: {counted(reasons)}")
-    modality, body_part = _most_common((i.modality, i.body_part) for i in images)
-    choice = choose(modality, body_part)
-    chosen = entry(model_name) if model_name else choice.entry
+    kind, choice, read = _chosen(images, models)
     empty = StudyTensors(
-        study.study_key, study.revision, modality, body_part, "", None, np.zeros((0, 0, 0, 0), np.float32), (),
+        study.study_key, study.revision, kind.modality, kind.body_part, "", None, np.zeros((0, 0, 0, 0), np.float32), (),
         study.problems, choice.reason,
     )  # fmt: skip
-    if chosen is None:
+    if choice.entry is None:
         return empty
-    same_modality = [i for i in images if i.modality == modality]
-    rows, items, problems = _prepare_all(same_modality, objects, chosen.contract)
+    rows, items, problems = _prepare_all(read, objects, choice.entry.contract)
     if not rows:
         raise NoUsableImages(f"no image could be decoded: {counted(p.reason for p in problems)}")
-    others = tuple(
-        Problem("other-modality", f"modality {i.modality}, the study is read as {modality}", i.sop_instance_uid)
-        for i in images
-        if i.modality != modality
-    )
+    taken = {image.sop_instance_uid for image in read}
+    others = [image for image in images if image.sop_instance_uid not in taken]
     return replace(
         empty,
-        model=chosen.name,
-        contract=chosen.contract,
+        model=choice.entry.name,
+        contract=choice.entry.contract,
         pixels=np.stack(rows),
         items=tuple(items),
-        problems=(*study.problems, *problems, *others),
+        problems=(*study.problems, *problems, *(_not_read(image, kind) for image in others)),
         no_model_reason="",
         body_part_assumed=choice.assumed,
     )
+
+
+def _chosen(images: Sequence[Instance], models: Sequence[str]) -> tuple[Kind, Choice, list[Instance]]:
+    """The kind of image to be read, its model, and these images. What names no body part goes with its modality."""
+    from medai_pipeline.models.catalog import choose, region
+
+    kinds = {image.sop_instance_uid: Kind(image.modality, region(image.body_part)) for image in images}
+    stated = Counter(kind for kind in kinds.values() if kind.body_part)
+    counts = stated + Counter(kind for kind in kinds.values() if not kind.body_part and not _named(kind, stated))
+    choices = {kind: choose(kind.modality, kind.body_part, models) for kind in counts}
+    best = max(counts, key=lambda kind: (choices[kind].entry is not None, counts[kind], kind))
+    read = [
+        image
+        for image in images
+        if (kind := kinds[image.sop_instance_uid]).modality == best.modality and kind.body_part in ("", best.body_part)
+    ]
+    unnamed = best.body_part and any(not kinds[image.sop_instance_uid].body_part for image in read)
+    return best, replace(choices[best], assumed=choices[best].assumed or bool(unnamed)), read
+
+
+def _named(kind: Kind, stated: Iterable[Kind]) -> bool:
+    return any(other.modality == kind.modality for other in stated)
+
+
+def _not_read(image: Instance, kind: Kind) -> Problem:
+    if image.modality != kind.modality:
+        return Problem("other-modality", f"{image.modality} beside {kind.modality}", image.sop_instance_uid)
+    return Problem("other-body-part", f"another body part than {kind.body_part}", image.sop_instance_uid)
 
 
 def _prepare_all(instances, objects, contract):
@@ -76,9 +109,8 @@ def _prepare_all(instances, objects, contract):
             rows.append(tensor)
             items.append(item)
     kept = evenly(list(range(len(rows))), IMAGES_PER_STUDY)
+    if len(instances) > len(ordered):
+        problems.append(Problem("sampled", f"of {len(instances)} images {len(ordered)} were looked at, evenly spaced"))
+    elif len(rows) > len(kept):
+        problems.append(Problem("sampled", f"of {len(rows)} frames {len(kept)} were looked at, evenly spaced"))
     return [rows[i] for i in kept], [items[i] for i in kept], problems
-
-
-def _most_common(pairs: Iterable[tuple[str, str]]) -> tuple[str, str]:
-    counts = Counter(pairs)
-    return max(counts, key=lambda pair: (counts[pair], bool(pair[1]), pair))

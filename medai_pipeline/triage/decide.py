@@ -5,6 +5,7 @@ Pure: the same inputs give the same answer. The texts and numbers stand in the t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -116,6 +117,7 @@ def _unsure(answers: Sequence[_Answer], rules: Rules) -> Iterator[str]:
     """Why the numbers themselves ask for a person: close to a threshold, uncertain, or nothing decided."""
     for answer in (answer for answer in answers if is_finding(answer.label)):
         near = min(rules.near_threshold, answer.threshold / 2, (1 - answer.threshold) / 2)
+        near = max(near, rules.near_deviations * answer.uncertainty)
         if abs(answer.probability - answer.threshold) <= near + _TINY:
             yield rules.review_texts["near_threshold"].format(**answer.words)
         elif answer.uncertainty >= rules.high_uncertainty - _TINY:
@@ -150,5 +152,8 @@ def _incomplete(
     unreadable = sum(problem.code in rules.unreadable_codes for problem in problems)
     if unreadable:
         yield rules.review_texts["unreadable"].format(count=unreadable)
+    unread = Counter(problem.reason for problem in problems if problem.code in rules.unread_codes)
+    for reason, count in unread.items():
+        yield rules.review_texts["unread"].format(what=f"{reason} ({count} images)" if count > 1 else reason)
     if assumed_body_part:
         yield rules.review_texts["assumed_body_part"]

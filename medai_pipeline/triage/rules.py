@@ -25,6 +25,7 @@ REVIEW_TEXTS: Mapping[str, frozenset[str]] = {
     "unreliable_map": frozenset({"finding", "reason"}),
     "no_map": frozenset({"finding"}),
     "unreadable": frozenset({"count"}),
+    "unread": frozenset({"what"}),
     "no_model": frozenset({"reason"}),
     "assumed_body_part": frozenset(),
     "undecided": frozenset(),
@@ -57,8 +58,10 @@ class Rules:
     findings: tuple[FindingRule, ...]
     combinations: tuple[Combination, ...]
     near_threshold: float
+    near_deviations: float
     high_uncertainty: float
     unreadable_codes: frozenset[str]
+    unread_codes: frozenset[str]
     review_texts: Mapping[str, str]
     texts: Mapping[str, str]
 
@@ -90,8 +93,10 @@ def read_rules(text: str) -> Rules:
             _combination(row, number, severity) for number, row in enumerate(_rows(table, "combination"), 1)
         ),
         near_threshold=_number(review, "near_threshold", "[review]", 0.5),
+        near_deviations=_number(review, "near_deviations", "[review]", 5.0),
         high_uncertainty=_number(review, "high_uncertainty", "[review]", 0.5),
         unreadable_codes=frozenset(_strings(review, "unreadable_codes", "[review]")),
+        unread_codes=frozenset(_strings(review, "unread_codes", "[review]")),
         review_texts={
             key: _format(_section(review, "texts"), key, "[review.texts]", known) for key, known in REVIEW_TEXTS.items()
         },
