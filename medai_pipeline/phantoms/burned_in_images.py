@@ -102,7 +102,9 @@ def _write(sheet: _Sheet, line: str, choice: tuple[Font, ...], rng: np.random.Ge
     if len(line) == 1 and not identity:
         height = max(height, 12)
     doubled = rng.random() < 0.1
+    boxed = False
     for attempt in range(30):
+        boxed = attempt > 20
         ink = lettering(line, font, height, doubled)
         turned = identity and rng.random() < 0.04
         boxes = _word_boxes(ink, line)
@@ -114,7 +116,7 @@ def _write(sheet: _Sheet, line: str, choice: tuple[Font, ...], rng: np.random.Ge
         height = max(8, int(height * 0.85))
     else:
         return
-    style = _ink(sheet, ink, place, rng, boxed=attempt > 20)
+    style = _ink(sheet, ink, place, rng, boxed=boxed)
     x, y = place
     sheet.taken.append((x, y, x + ink.shape[1], y + ink.shape[0]))
     note = f"{font.name}{' pixelated' if font.pixelated else ''} {style}{' turned' if turned else ''}"
@@ -124,9 +126,10 @@ def _write(sheet: _Sheet, line: str, choice: tuple[Font, ...], rng: np.random.Ge
 
 def _word_boxes(ink: np.ndarray, line: str) -> list[Box]:
     """The box of each word's ink: words are parted at the widest gaps between inked columns."""
-    inked = (ink > 0.3).any(axis=0)
-    edges = np.flatnonzero(np.diff(inked.astype(np.int8)))
-    starts, ends = edges[:-1][~inked[edges[:-1] + 1]], edges[1:][~inked[edges[:-1] + 1]]
+    inked = np.asarray((ink > 0.3).any(axis=0), dtype=np.int8)
+    edges = np.flatnonzero(np.diff(inked))
+    opens = np.asarray(inked)[edges[:-1] + 1] == 0
+    starts, ends = edges[:-1][opens], edges[1:][opens]
     gaps = sorted(zip(starts + 1, ends + 1, strict=True), key=lambda gap: gap[0] - gap[1])[: len(line.split()) - 1]
     cuts = [0, *(int(edge) for gap in sorted(gaps) for edge in gap), ink.shape[1]]
     spans = list(zip(cuts[::2], cuts[1::2], strict=True))

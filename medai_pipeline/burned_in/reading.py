@@ -1,0 +1,135 @@
+"""Text of one picture: where it is, what it says, and which of it has to go. Pictures in, boxes out; no DICOM.
+
+The detector takes whole outlines of a body for one large letter. Such a find hides what stands inside it, so those parts
+of it that could hold letters are looked at again, enlarged, where an outline no longer looks like one.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from medai_pipeline.burned_in import ocr
+from medai_pipeline.burned_in.gate import CELL, WIDE, clusters, text_like
+from medai_pipeline.burned_in.ocr import Box, Line
+from medai_pipeline.burned_in.words import IdentityWords, fold, is_harmless
+
+_LARGEST_SIDE = 1600  # larger pictures are read smaller: their letters are larger too
+_FOUND = 0.4  # least certainty of the detector
+_LETTER = 0.13  # of the shorter side: a line higher than that is no text
+_PIECE = 224  # pixels of a side of what is looked at again, enlarged
+_GAP = 1.6  # line heights between words of one line
+_SCRIPT = 0.55  # certainty of the detector from which something line-like that cannot be read is text all the same
+_READ = 0.5
+_SHORT_READ = 0.85  # for one to three characters: anatomy is easily read as one or two
+
+
+def lines_of(picture: np.ndarray) -> list[Line]:
+    """Every line of text in a uint8 picture, with what it says; boxes in its pixels."""
+    scale = min(1.0, _LARGEST_SIDE / max(picture.shape[:2]))
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
+    found = _found(small)
+    crops = [_upright(small[y0:y1, x0:x1]) for (x0, y0, x1, y1), _ in found]
+    said = ocr.read(crops)
+    rows, columns = picture.shape[:2]
+    return [
+        Line(_scaled(box, 1 / scale, columns, rows), score, text, sure)
+        for (box, score), (text, sure) in zip(found, said, strict=True)
+    ]
+
+
+def has_text(picture: np.ndarray, cells: np.ndarray) -> bool:
+    """Whether the detector sees text around the cells that `gate.text_like` marked: the cheaper half of `lines_of`."""
+    largest = _largest(picture)
+    return any(_enlarged(picture, piece, largest) for piece in clusters(cells, picture.shape, _PIECE))
+
+
+def _largest(picture: np.ndarray) -> float:
+    return max(24, _LETTER * min(picture.shape[:2]))
+
+
+def _found(picture: np.ndarray) -> list[tuple[Box, float]]:
+    largest = _largest(picture)
+    whole = ocr.boxes_of(ocr.text_map(picture), _FOUND)
+    found = [item for item in whole if min(_sides(item[0])) <= largest]
+    outlines = [box for box, _ in whole if min(_sides(box)) > largest]
+    if outlines:
+        cells = text_like(picture if picture.ndim == 2 else np.ascontiguousarray(picture.max(axis=2)), WIDE)
+        inside = np.zeros_like(cells)
+        for x0, y0, x1, y1 in outlines:
+            inside[y0 // CELL : y1 // CELL + 1, x0 // CELL : x1 // CELL + 1] = True
+        for piece in clusters(cells & inside, picture.shape, _PIECE):
+            again = _enlarged(picture, piece, largest)
+            found += [item for item in again if not any(_covers(other, item[0]) for other, _ in found)]
+    return found
+
+
+def _enlarged(picture: np.ndarray, piece: Box, largest: float) -> list[tuple[Box, float]]:
+    """What the detector finds in a piece at twice its size, where anatomy is too large to be a letter."""
+    x0, y0, x1, y1 = piece
+    larger = cv2.resize(picture[y0:y1, x0:x1], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    probability = cv2.resize(ocr.text_map(larger), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
+    found = [(_moved(box, piece), score) for box, score in ocr.boxes_of(probability, _FOUND)]
+    return [item for item in found if min(_sides(item[0])) <= largest]
+
+
+def _sides(box: Box) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
+
+
+def _moved(box: Box, tile: Box) -> Box:
+    return box[0] + tile[0], box[1] + tile[1], box[2] + tile[0], box[3] + tile[1]
+
+
+def _covers(outer: Box, inner: Box) -> bool:
+    return outer[0] <= inner[0] and outer[1] <= inner[1] and outer[2] >= inner[2] and outer[3] >= inner[3]
+
+
+def _scaled(box: Box, factor: float, columns: int, rows: int) -> Box:
+    x0, y0 = int(np.floor(box[0] * factor)), int(np.floor(box[1] * factor))
+    return x0, y0, min(columns, int(np.ceil(box[2] * factor))), min(rows, int(np.ceil(box[3] * factor)))
+
+
+def _upright(crop: np.ndarray) -> np.ndarray:
+    """A line that runs up or down is turned; which of both does not matter to the decision, for neither is harmless."""
+    turned = np.rot90(crop, -1) if crop.shape[0] > 1.6 * crop.shape[1] else crop
+    return np.ascontiguousarray(turned)
+
+
+def to_mask(lines: list[Line], identity: IdentityWords) -> list[Box]:
+    """The boxes of lines that could identify, and of what cannot be read beside them on the same line."""
+    boxes = [line.box for line in lines if identifies(line, identity)]
+    rest = [line.box for line in lines if line.box not in boxes and not _settled(line)]
+    grown = True
+    while grown:
+        beside = [box for box in rest if any(_same_line(box, other) for other in boxes)]
+        boxes += beside
+        rest = [box for box in rest if box not in beside]
+        grown = bool(beside)
+    return boxes
+
+
+def identifies(line: Line, identity: IdentityWords) -> bool:
+    """Whether a line has to go: it holds a word of the header, or reads as text that is not known to be harmless."""
+    letters = len(fold(line.text))
+    if letters >= 2 and line.read >= 0.2 and identity.matches(line.text):
+        return True
+    if _settled(line):
+        return False
+    width, height = _sides(line.box)
+    line_like = max(width, height) >= 2.5 * min(width, height)
+    if letters <= 3:
+        return letters >= 2 and line.read >= _SHORT_READ
+    return line.read >= _READ or (line_like and line.found >= _SCRIPT)
+
+
+def _settled(line: Line) -> bool:
+    """Whether a line is well read and harmless."""
+    return line.read >= 0.5 and bool(line.text) and is_harmless(line.text)
+
+
+def _same_line(one: Box, other: Box) -> bool:
+    height = min(one[3] - one[1], other[3] - other[1])
+    overlap = min(one[3], other[3]) - max(one[1], other[1])
+    apart = max(one[0], other[0]) - min(one[2], other[2])
+    return overlap >= 0.6 * height and apart <= _GAP * max(one[3] - one[1], other[3] - other[1])

@@ -1,0 +1,164 @@
+"""Every image of a study screened for text, whatever its tags say: `Screener`.
+
+A frame is looked at quickly first (`gate`); what could hold text is read; what could identify is masked, and the result
+is read again. What is then still doubtful goes no further.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from medai_pipeline.burned_in.gate import text_like
+from medai_pipeline.burned_in.masking import masked
+from medai_pipeline.burned_in.ocr import Box
+from medai_pipeline.burned_in.pictures import picture_of, window_picture
+from medai_pipeline.burned_in.reading import has_text, lines_of, to_mask
+from medai_pipeline.burned_in.words import IdentityWords, identity_words
+from medai_pipeline.dicom.image import Image
+from medai_pipeline.dicom.read import check_whole, parse
+from medai_pipeline.errors import DeidentificationError, NoPixels, UndecodablePixels
+
+_PLAIN = frozenset({"CT", "MR", "PT", "NM"})  # series of many slices, hardly ever with text: the gate speaks for them
+_READ_ANYWAY = 3  # instances of each such series that are read whatever the gate says
+_EVERY = 64  # and every so many of those that follow
+_PASSES = 3  # of masking; a frame that shows text even then is not let through
+_MARGIN = 2  # pixels around a masked line
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """`data`: the file, masked where there was need (else the very bytes given). `masks`: boxes by frame, from 1."""
+
+    data: bytes
+    masks: dict[int, tuple[Box, ...]]
+    pixels: bool  # whether there were pixels to screen
+    frames_read: int = 0
+
+
+class Screener:
+    """Screens the files of one study. It remembers which series have text, so one is used for each study."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+        self._with_text: set[str] = set()
+
+    def screen(self, data: bytes) -> Screened:
+        """The file without text that could identify.
+
+        Raises NotDicom, TruncatedFile; DeidentificationError when the pixels cannot be decoded, hence not screened,
+        or when text stays doubtful after masking. No message holds anything of the text.
+        """
+        part = check_whole(data)
+        try:
+            image = Image(part)
+        except NoPixels:
+            return Screened(data, {}, pixels=False)
+        except UndecodablePixels as error:
+            raise _unscreened(error) from None
+        series = image.attributes.text(0x0020000E)
+        self._seen[series] += 1
+        search = _Search(image, data, self._in_doubt(image, series))
+        try:
+            masks = search.masks()
+        except UndecodablePixels as error:
+            raise _unscreened(error) from None
+        if search.text_found:
+            self._with_text.add(series)
+        cleaned = masked(data, part, image, masks) if masks else data
+        return Screened(cleaned, masks, pixels=True, frames_read=search.frames_read)
+
+    def _in_doubt(self, image: Image, series: str) -> bool:
+        """Whether an image is read even where the gate sees nothing."""
+        number = self._seen[series]
+        sampled = number <= _READ_ANYWAY or number % _EVERY == 0
+        return image.modality not in _PLAIN or image.what.samples > 1 or series in self._with_text or sampled
+
+
+def _unscreened(error: UndecodablePixels) -> DeidentificationError:
+    return DeidentificationError(f"the image cannot be screened for burned-in text: {error.reason}")
+
+
+class _Search:
+    """The search of one image, frame by frame."""
+
+    def __init__(self, image: Image, data: bytes, thorough: bool) -> None:
+        self._image = image
+        self._data = data
+        self._thorough = thorough
+        self._identity: IdentityWords | None = None
+        self._static: set[Box] = set()  # what was masked in a frame before: it stays there in the next
+        self._known = np.zeros((0, 0), bool)  # cells that looked like text in frames that were read
+        self.text_found = False
+        self.frames_read = 0
+
+    def masks(self) -> dict[int, tuple[Box, ...]]:
+        found = {number: self._frame(number) for number in range(1, self._image.frames + 1)}
+        if self._static:  # a line stays where it is through a clip: it goes from frames before it was found, too
+            found = dict.fromkeys(found, tuple(sorted(self._static)))
+        return {number: boxes for number, boxes in found.items() if boxes}
+
+    def _frame(self, number: int) -> tuple[Box, ...]:
+        stored = self._image.stored(number)
+        picture = picture_of(self._image, stored)
+        if not self._worth_reading(picture, number):
+            return ()
+        self.frames_read += 1
+        boxes = self._read(picture, _black(picture, self._static))
+        window = window_picture(self._image, stored, number) if self._thorough else None
+        if window is not None:
+            boxes |= self._read(window, _black(window, boxes | self._static))
+        if self._image.frames > 1:
+            self._static |= boxes
+        return tuple(sorted(boxes))
+
+    def _worth_reading(self, picture: np.ndarray, number: int) -> bool:
+        cells = text_like(picture if picture.ndim == 2 else _brightest(picture))
+        if self._image.frames > 1 and number > 1:
+            fresh = cells & ~self._known if self._known.shape == cells.shape else cells
+            self._known = self._known | cells if self._known.shape == cells.shape else cells
+            return bool(fresh.any()) and has_text(_black(picture, self._static), fresh)
+        self._known = cells
+        if self._thorough:
+            return True
+        return bool(cells.any()) and has_text(picture, cells)
+
+    def _read(self, picture: np.ndarray, shown: np.ndarray) -> set[Box]:
+        """Boxes to mask, found in `shown` and in what is left after each masking."""
+        boxes: set[Box] = set()
+        for _ in range(_PASSES):
+            lines = lines_of(shown)
+            fresh = {_grown(box, picture.shape) for box in to_mask(lines, self.identity)} if lines else set()
+            self.text_found = self.text_found or bool(fresh)
+            if not fresh:
+                return boxes
+            boxes |= fresh
+            shown = _black(shown, fresh)
+        raise DeidentificationError("the image shows text that masking does not remove; look at it before it is used")
+
+    @property
+    def identity(self) -> IdentityWords:
+        if self._identity is None:
+            self._identity = identity_words(parse(self._data, pixels=False))
+        return self._identity
+
+
+def _brightest(picture: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(picture.max(axis=2))
+
+
+def _grown(box: Box, shape: tuple[int, ...]) -> Box:
+    x0, y0, x1, y1 = box
+    return max(0, x0 - _MARGIN), max(0, y0 - _MARGIN), min(shape[1], x1 + _MARGIN), min(shape[0], y1 + _MARGIN)
+
+
+def _black(picture: np.ndarray, boxes: set[Box]) -> np.ndarray:
+    """The picture as it looks with those boxes masked."""
+    if not boxes:
+        return picture
+    shown = picture.copy()
+    for x0, y0, x1, y1 in boxes:
+        shown[y0:y1, x0:x1] = 0
+    return shown

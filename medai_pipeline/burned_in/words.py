@@ -1,0 +1,448 @@
+"""Which words may stay in a picture, and which identify: the header's own words, and a list of harmless ones.
+
+It fails closed: what is neither harmless nor noise of the reader is taken to identify. No pixels here.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+_IDENTIFIERS = (
+    "PatientID",
+    "OtherPatientIDs",
+    "IssuerOfPatientID",
+    "AccessionNumber",
+    "StudyID",
+    "PatientAddress",
+    "PatientTelephoneNumbers",
+    "InstitutionName",
+    "InstitutionAddress",
+    "InstitutionalDepartmentName",
+    "StationName",
+    "DeviceSerialNumber",
+    "AdmissionID",
+    "MedicalRecordLocator",
+    "RequestedProcedureID",
+)
+_DATES = ("%Y%m%d", "%d%m%Y", "%m%d%Y", "%y%m%d", "%d%m%y", "%m%d%y", "%d%b%Y", "%b%d%Y", "%d%B%Y", "%B%d%Y", "%Y%b%d")
+
+# Letters that readers take for one another, as one of them.
+_ALIKE = str.maketrans("OQDIL|!J]ZSBGT", "00011111125861")
+
+# Sides, projections, positions, body parts.
+_PLACES = [
+    "L",
+    "R",
+    "A",
+    "P",
+    "H",
+    "F",
+    "S",
+    "I",
+    "LT",
+    "RT",
+    "LEFT",
+    "RIGHT",
+    "BILAT",
+    "BILATERAL",
+    "MARKER",
+    "PORTABLE",
+    "PORT",
+    "MOBILE",
+    "AP",
+    "PA",
+    "LAT",
+    "LATERAL",
+    "LL",
+    "RL",
+    "OBL",
+    "OBLIQUE",
+    "LAO",
+    "RAO",
+    "LPO",
+    "RPO",
+    "ERECT",
+    "SEMI",
+    "SEMIERECT",
+    "SEMI-ERECT",
+    "UPRIGHT",
+    "SEMI-UPRIGHT",
+    "SEMIUPRIGHT",
+    "SUPINE",
+    "PRONE",
+    "STANDING",
+    "SITTING",
+    "DECUBITUS",
+    "DECUB",
+    "DECUB.",
+    "INSPIRATION",
+    "EXPIRATION",
+    "INSP",
+    "EXP",
+    "WB",
+    "NWB",
+    "WEIGHTBEARING",
+    "WEIGHT",
+    "BEARING",
+    "INTERNAL",
+    "EXTERNAL",
+    "ROTATION",
+    "FLEXION",
+    "EXTENSION",
+    "AX",
+    "AXIAL",
+    "SAG",
+    "SAGITTAL",
+    "COR",
+    "CORONAL",
+    "TRANS",
+    "TRANSVERSE",
+    "TRV",
+    "TRX",
+    "LONG",
+    "ANT",
+    "POST",
+    "ANTERIOR",
+    "POSTERIOR",
+    "SUP",
+    "INF",
+    "MED",
+    "MEDIAL",
+    "PROX",
+    "DIST",
+    "MID",
+    "UPPER",
+    "LOWER",
+    "HEAD",
+    "FEET",
+    "FOOT",
+    "CHEST",
+    "ABDOMEN",
+    "ABD",
+    "PELVIS",
+    "HAND",
+    "WRIST",
+    "KNEE",
+    "HIP",
+    "SPINE",
+    "LIVER",
+    "KIDNEY",
+    "RENAL",
+    "SPLEEN",
+    "PANCREAS",
+    "AORTA",
+    "GALLBLADDER",
+    "BLADDER",
+    "BREAST",
+    "THYROID",
+    "HEART",
+    "CARDIAC",
+    "UTERUS",
+    "OVARY",
+    "FETAL",
+    "BRAIN",
+    "SKULL",
+    "SHOULDER",
+    "ELBOW",
+    "ANKLE",
+    "CC",
+    "MLO",
+    "ML",
+    "LM",
+    "XCCL",
+    "ICV",
+    "IVC",
+]
+# Technique, units, and what a scanner writes beside its picture.
+_TECHNIQUE = [
+    "KV",
+    "KVP",
+    "MA",
+    "MAS",
+    "MGY",
+    "MSV",
+    "UGY",
+    "MM",
+    "CM",
+    "M",
+    "S",
+    "MS",
+    "SEC",
+    "MIN",
+    "HZ",
+    "KHZ",
+    "MHZ",
+    "DB",
+    "BPM",
+    "FPS",
+    "FR",
+    "PRF",
+    "WF",
+    "HPEN",
+    "LPEN",
+    "RES",
+    "PEN",
+    "GEN",
+    "HGEN",
+    "HRES",
+    "HPEN",
+    "HR",
+    "MI",
+    "TI",
+    "TIS",
+    "TIB",
+    "TIC",
+    "GAIN",
+    "GN",
+    "GN2",
+    "DR",
+    "DYN",
+    "DYNR",
+    "C",
+    "CF",
+    "CD",
+    "PW",
+    "CW",
+    "B",
+    "BMODE",
+    "M",
+    "2D",
+    "3D",
+    "4D",
+    "2DG",
+    "RS",
+    "P",
+    "LOW",
+    "MED",
+    "HIGH",
+    "MAP",
+    "MAPE",
+    "PERSIST",
+    "COL",
+    "COLOR",
+    "COLOUR",
+    "VEL",
+    "POWER",
+    "DOPPLER",
+    "THI",
+    "CHI",
+    "XRES",
+    "DEPTH",
+    "FREQ",
+    "FOCUS",
+    "ZOOM",
+    "SCALE",
+    "SPEED",
+    "SV",
+    "SVD",
+    "ANGLE",
+    "W",
+    "L",
+    "WW",
+    "WL",
+    "WC",
+    "WINDOW",
+    "LEVEL",
+    "HU",
+    "SE",
+    "IM",
+    "SER",
+    "IMG",
+    "SLICE",
+    "THK",
+    "SP",
+    "LOC",
+    "FOV",
+    "TR",
+    "TE",
+    "TI",
+    "FA",
+    "NEX",
+    "NSA",
+    "ET",
+    "TSE",
+    "FSE",
+    "FLAIR",
+    "T1",
+    "T2",
+    "T1W",
+    "T2W",
+    "DWI",
+    "ADC",
+    "GRE",
+    "SPGR",
+    "STIR",
+    "PD",
+    "ZOOM",
+    "X",
+    "XY",
+    "Z",
+    "V",
+    "D",
+    "G",
+    "K",
+    "%",
+    "MM/S",
+    "CM/S",
+    "M/S",
+    "CMS",
+    "MMS",
+    "GRAY",
+    "GREY",
+    "FILTER",
+    "FIL",
+    "WALL",
+    "VOL",
+    "DIST",
+    "AREA",
+    "CIRC",
+    "TAC",
+    "TAC1",
+    "AVG",
+    "MAX",
+    "MIN",
+    "MEAN",
+    "SD",
+    "MAG",
+    "LINEAR",
+    "CURVED",
+    "SECTOR",
+    "HARMONIC",
+    "HARM",
+    "ADV",
+    "GENERAL",
+    "DFOV",
+    "CM2",
+    "ML/MIN",
+    "IN",
+    "OUT",
+    "ON",
+    "OFF",
+]
+HARMLESS = frozenset(_PLACES) | frozenset(_TECHNIQUE)
+_FOLDED = frozenset("".join(letter for letter in word if letter.isalnum()).translate(_ALIKE) for word in HARMLESS)
+_NUMBER = re.compile(r"[+\-~=<>*]*\d{1,3}([.,]\d{1,2})?[%°+\-]*$")
+_MEASURE = re.compile(
+    r"([A-Z%/]{1,8})?[+\-=]*(\d{1,3}([.,]\d{1,2})?)([A-Z%/°2]{1,6})?$"
+)  # a quantity: letters, number, unit
+_SPLIT = re.compile(r"[\s:;,/\\()\[\]{}|_=]+")
+
+
+def plain(text: str) -> str:
+    """Upper case letters and digits alone, without accents."""
+    return "".join(letter for letter in unicodedata.normalize("NFKD", text).upper() if letter.isalnum())
+
+
+def fold(text: str) -> str:
+    """`plain`, and letters that readers take for one another made equal."""
+    return plain(text).translate(_ALIKE)
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityWords:
+    """Words of one header: folded ones of four and more letters, `short` ones as they are. It is not for showing."""
+
+    words: frozenset[str]
+    short: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return "IdentityWords(<hidden>)"
+
+    def matches(self, text: str) -> bool:
+        """Whether `text` holds one of them: as a word, inside the run of its letters, or but for a misread letter."""
+        run = fold(text)
+        tokens = [fold(token) for token in _SPLIT.split(text)]
+        if self.short.intersection(plain(token) for token in _SPLIT.split(text)):
+            return True
+        return any(
+            word in run or (len(word) >= 5 and any(_near(word, token) for token in (*tokens, run)))
+            for word in self.words
+        )
+
+
+def identity_words(dataset: Dataset) -> IdentityWords:
+    """The words of a header that identify: names, numbers, places and dates, at every nesting level."""
+    found: set[str] = set()
+    for element in dataset.iterall():
+        if element.VR == "PN":
+            for name in _values(element.value):
+                found |= _parts(str(name).replace("^", " ").replace("=", " "))
+        elif element.keyword in _IDENTIFIERS:
+            for value in _values(element.value):
+                found |= _parts(str(value)) | {plain(str(value))}
+        elif element.VR in ("DA", "DT"):
+            for value in _values(element.value):
+                found |= _date_forms(str(value))
+    return IdentityWords(
+        frozenset(word.translate(_ALIKE) for word in found if len(word) >= 4),
+        frozenset(word for word in found if 2 <= len(word) <= 3),
+    )
+
+
+def _values(value: object) -> Iterable[object]:
+    return value if isinstance(value, (list, tuple, MultiValue)) else (() if value is None else (value,))
+
+
+def _parts(text: str) -> set[str]:
+    return {plain(part) for part in _SPLIT.split(text)} - {""}
+
+
+def _date_forms(value: str) -> set[str]:
+    import datetime
+
+    try:
+        day = datetime.datetime.strptime(value[:8], "%Y%m%d")
+    except ValueError:
+        return set()
+    forms = {plain(day.strftime(form)) for form in _DATES}
+    return forms | {f"{day.day}{day.month}{day.year}", f"{day.month}{day.day}{day.year}"}
+
+
+def _near(word: str, token: str) -> bool:
+    """Whether `token` is `word` but for one edit (two from 9 letters on)."""
+    allowed = 2 if len(word) >= 9 else 1
+    if abs(len(word) - len(token)) > allowed:
+        return False
+    before = list(range(len(token) + 1))
+    for row, letter in enumerate(word, 1):
+        now = [row]
+        for column, other in enumerate(token, 1):
+            now.append(min(before[column] + 1, now[-1] + 1, before[column - 1] + (letter != other)))
+        before = now
+    return before[-1] <= allowed
+
+
+def is_harmless(text: str) -> bool:
+    """Whether every word of `text` is a marker, a term of technique, a unit or a number of a scale."""
+    return all(_harmless(token) for token in _tokens(text))
+
+
+def _tokens(text: str) -> Iterator[str]:
+    for token in _SPLIT.split(unicodedata.normalize("NFKC", text).upper()):
+        token = token.strip(".'\"`^*#<>~-—–·•°\u2191\u2193")
+        if token:
+            yield token
+
+
+def _harmless(token: str) -> bool:
+    if len(token) == 1 or _known(token) or _NUMBER.match(token):
+        return True
+    if all(len(part) == 1 or _known(part) for part in re.split(r"[-.+&]", token) if part):
+        return True
+    measure = _MEASURE.match(token)
+    if measure and all(not part or _known(part) for part in (measure[1], measure[4])):
+        return True
+    # two words that were read as one: the longer of them must be a word of its own
+    return any(
+        _known(token[:cut]) and _known(token[cut:]) and max(cut, len(token) - cut) >= 3 for cut in range(1, len(token))
+    )
+
+
+def _known(word: str) -> bool:
+    return word in HARMLESS or (len(word) >= 3 and fold(word) in _FOLDED)
