@@ -34,8 +34,17 @@ def tables(test_data: Path) -> Tables:
 
 
 @pytest.fixture(scope="module")
-def planted(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> list[Specimen]:
-    made = specimens.make_specimens(tables, tmp_path_factory.mktemp("planted"))
+def made(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> list[Specimen]:
+    return specimens.make_specimens(tables, tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture(scope="module")
+def captured(made: list[Specimen]) -> Specimen:
+    return next(s for s in made if s.ink is not None)
+
+
+@pytest.fixture(scope="module")
+def planted(made: list[Specimen]) -> list[Specimen]:
     return [
         s for s in made if s.name in ("xiomara-ct0.dcm", "xiomara-ct1.dcm", "xiomara-later-ct0.dcm", "tadeusz-dx1.dcm")
     ]
@@ -244,6 +253,8 @@ def test_dates_that_move_by_one_interval_are_correct_and_one_that_moves_by_anoth
 
 def move(ds: Dataset, days: int) -> None:
     def one(value: str) -> str:
+        if not value[:8].isdigit():
+            return value
         moved = np.datetime64(f"{value[:4]}-{value[4:6]}-{value[6:8]}") - days
         return str(moved).replace("-", "") + value[8:]
 
@@ -267,6 +278,28 @@ def test_cleaned_text_must_lose_the_names_and_keep_the_useful_words(planted, tab
         ds = planted[0].dataset
         ds.StudyDescription = text
         assert {v.expected.action for v in wrong(key, {planted[0].name: ds}, planted)} == expected
+
+
+def test_burned_in_text_must_be_hidden_line_by_line_and_pixels_elsewhere_must_stay(captured, tables) -> None:
+    options = frozenset({"clean_pixel_data"})
+    key = [
+        e for e in answer_key(captured, tables, options) if e.action in (Action.PIXELS_HIDDEN, Action.PIXELS_RETAINED)
+    ]
+    rows = np.flatnonzero(captured.ink.any(axis=1))
+    first_line = int(rows[np.flatnonzero(np.diff(rows) > 1)[0]])
+    hide, keep = Action.PIXELS_HIDDEN, Action.PIXELS_RETAINED
+    for bottom, elsewhere, expected in (
+        (0, False, {hide}),
+        (first_line + 3, False, {hide}),  # the other lines can still be read
+        (int(rows.max()) + 4, False, set()),
+        (int(rows.max()) + 4, True, {keep}),
+    ):
+        ds = captured.dataset
+        pixels = np.frombuffer(ds.PixelData, np.uint8).reshape(360, 480, 3).copy()
+        pixels[:bottom, :110] = 0
+        pixels[200, 200, 0] ^= elsewhere
+        ds.PixelData = pixels.tobytes()
+        assert {v.expected.action for v in wrong(key, {captured.name: ds}, [captured])} == expected
 
 
 def test_the_share_is_never_rounded_up_to_all() -> None:

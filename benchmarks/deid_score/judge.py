@@ -17,7 +17,8 @@ from deid_score.actions import NO_FILE, Action, Concept, Expected, Path, Private
 from deid_score.key import as_text, forms, searchable
 from deid_score.specimens import Specimen
 
-_INK_STILL_SEEN = 0.25  # correlation of the ink's mask with the pixels around it; a masked area has about 0
+_INK_STILL_SEEN = 0.25  # correlation of a line's ink with the pixels beside it; a masked line has about 0
+_BESIDE = 2  # pixels
 _GROWN = 24  # pixels around the ink that a mask may cover
 
 
@@ -151,8 +152,7 @@ class Judge:
         if e.action is Action.PIXELS_RETAINED:
             same = before.reshape(*ink.shape, -1) == after.reshape(*ink.shape, -1)
             return Verdict(e, bool(same[~area].all()), f"{int((~same[~area]).sum())} samples changed elsewhere")
-        seen = after.reshape(*ink.shape, -1)[..., 0][area].astype(float)
-        like = 0.0 if seen.std() == 0 else abs(float(np.corrcoef(seen, ink[area])[0, 1]))
+        like = max(_likeness(after.reshape(*ink.shape, -1)[..., 0], line) for line in _lines(ink))
         return Verdict(e, like < _INK_STILL_SEEN, f"ink correlates by {like:.2f}")
 
     RULES: dict[Action, Callable[..., bool]] = {
@@ -238,6 +238,22 @@ def _days(before: str, after: str) -> int | None:
 
 def _most(counted: Mapping[str, Counter]) -> dict:
     return {name: counter.most_common(1)[0][0] for name, counter in counted.items()}
+
+
+def _lines(ink: np.ndarray) -> list[np.ndarray]:
+    """The ink of each line of text: rows that follow each other without a gap."""
+    rows = np.flatnonzero(ink.any(axis=1))
+    groups = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    return [ink * np.isin(np.arange(len(ink)), group)[:, None] for group in groups]
+
+
+def _likeness(pixels: np.ndarray, ink: np.ndarray) -> float:
+    """How well the ink can be told from what lies right beside it, 0 to 1."""
+    area = np.zeros(ink.shape, bool)
+    for row, column in np.argwhere(ink):
+        area[max(0, row - _BESIDE) : row + _BESIDE + 1, max(0, column - _BESIDE) : column + _BESIDE + 1] = True
+    seen = pixels[area].astype(float)
+    return 0.0 if seen.std() == 0 else abs(float(np.corrcoef(seen, ink[area])[0, 1]))
 
 
 def _bytes_of(ds: Dataset) -> np.ndarray:

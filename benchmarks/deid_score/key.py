@@ -69,7 +69,7 @@ class Key:
     def standard(self, element: DataElement, place: Place) -> None:
         tag, path = int(element.tag), (*place.path, int(element.tag))
         code = self.tables.code(tag, self.options)
-        why = f"Table E.1-1: {code}" if code else "not in Table E.1-1"
+        why = f"{self.tables.source(tag)}: {code}" if code else "not in Table E.1-1"
         if tag in _PIXELS and not place.path:
             self.pixels(path)
         elif element.VR == "SQ":

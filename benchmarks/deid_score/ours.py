@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from deid_score.standard import OPTIONS
 
@@ -43,8 +44,26 @@ def deidentifier(options: frozenset[str]) -> Callable[[bytes], bytes]:
     tool = Deidentifier(KEY, [BY_NAME[name] for name in names])
     if "clean_pixel_data" not in options:
         return lambda data: tool.deidentify(data).data
-    screen = _screen()
-    return lambda data: tool.deidentify(screen(data), pixels_screened=True).data
+    screener = _screener()
+
+    def both(data: bytes) -> bytes:
+        screened = screener.screen(data)
+        return tool.deidentify(screened.data, pixels_screened=screened.pixels).data
+
+    return both
+
+
+def hashing() -> Callable[[bytes], bytes]:
+    """As the command line calls it: the digest of the source is made too."""
+    return deidentifier(frozenset())
+
+
+def given_digest() -> Callable[[bytes], bytes]:
+    """As the pipeline calls it: the digest of the source is known from its fetch."""
+    from medai_pipeline.dicom.deidentify import Deidentifier
+
+    tool, digest = Deidentifier(KEY), "0" * 64
+    return lambda data: tool.deidentify(data, source_sha256=digest).data
 
 
 def screened() -> Callable[[bytes], bytes]:
@@ -52,9 +71,9 @@ def screened() -> Callable[[bytes], bytes]:
     return deidentifier(frozenset({"clean_pixel_data"}))
 
 
-def _screen() -> Callable[[bytes], bytes]:
+def _screener() -> Any:
     try:
-        from medai_pipeline.burned_in import screen
+        from medai_pipeline.burned_in.screen import Screener
     except ImportError as error:
-        raise NotOffered("no screening of pixels for burned-in text") from error
-    return screen
+        raise NotOffered(f"no screening of pixels for burned-in text ({error})") from error
+    return Screener()

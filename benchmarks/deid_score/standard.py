@@ -48,6 +48,11 @@ TYPES: dict[tuple[str | None, int], int] = {
 }
 
 
+# Issuers of identifiers name an institution, as (0010,0021) does, and Table E.1-1 does not name these.
+_ISSUER = {"basic": "X/Z/D", "retain_institution_identity": "K", "source": "names an issuer"}
+_ISSUERS = dict.fromkeys((0x00400031, 0x00400032, 0x00400033), _ISSUER)
+
+
 @dataclass(frozen=True, slots=True)
 class Tables:
     """The three tables, looked up by tag."""
@@ -67,14 +72,21 @@ class Tables:
             return self.rows.get(0x60000000 | tag & 0xFFFF)
         return self.rows.get(tag)
 
+    def source(self, tag: int) -> str:
+        """Which table speaks about the attribute."""
+        return (self.row(tag) or {}).get("source", "Table E.1-1")
+
     def code(self, tag: int, options: frozenset[str]) -> str | None:
         """The action code under the options; None for what the table does not name.
 
-        Where options disagree, K wins over C, and of the two for dates the one asked for counts (E.3.6).
+        Where options disagree, K wins over C, but for dates: one that stays beside others that moved tells by how much
+        (E.3.6).
         """
         row = self.row(tag)
         if row is None:
             return None
+        if "retain_long_modified_dates" in options and row.get("retain_long_modified_dates"):
+            return row["retain_long_modified_dates"]
         chosen = {row[name] for name in options - _WITHOUT_COLUMN if row.get(name)}
         return "K" if "K" in chosen else "C" if "C" in chosen else row["basic"]
 
@@ -89,6 +101,7 @@ def load(folder: Path) -> Tables:
             private = row
         else:
             rows[int("".join(match.groups()).replace("x", "0"), 16)] = row
+    rows |= _ISSUERS
     safe = {}
     for row in _read(folder / "ps3.15_e3.10-1_safe_private.csv"):
         found = _TAG.fullmatch(row["data_element"].strip())
