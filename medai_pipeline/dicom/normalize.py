@@ -92,17 +92,27 @@ def normalize(
         raise UnsupportedImage(f"unknown intensity rule in the input contract; use one of {', '.join(sorted(RULES))}")
     values, constant = _finite(np.asarray(values, dtype=np.float32))
     placement = place(values.shape[0], values.shape[1], contract)
-    plane = np.full((contract.height, contract.width), contract.low, dtype=np.float32)
+    plane: np.ndarray | None = None
     if not constant:
         resized = _resize(values, placement)
         outside = _padded(padding, resized.shape)
         seen = resized if outside is None else resized[~outside]
-        _map(resized, RULES[contract.scaling](seen, window), contract, invert)
+        resized = _mapped(resized, RULES[contract.scaling](seen, window), contract, invert)
         if outside is not None:
             resized[outside] = contract.low
-        top, left = int(placement.offset_y), int(placement.offset_x)
-        plane[top : top + resized.shape[0], left : left + resized.shape[1]] = resized
-    return np.repeat(plane[None], contract.channels, axis=0), placement
+        plane = resized if resized.shape == (contract.height, contract.width) else _framed(resized, placement, contract)
+    if plane is None:
+        plane = np.full((contract.height, contract.width), contract.low, dtype=np.float32)
+    stacked = plane[None]
+    return (np.repeat(stacked, contract.channels, axis=0) if contract.channels > 1 else stacked), placement
+
+
+def _framed(resized: np.ndarray, placement: Placement, contract: InputContract) -> np.ndarray:
+    """The image at its place in a plane of `low`."""
+    plane = np.full((contract.height, contract.width), contract.low, dtype=np.float32)
+    top, left = int(placement.offset_y), int(placement.offset_x)
+    plane[top : top + resized.shape[0], left : left + resized.shape[1]] = resized
+    return plane
 
 
 def place(rows: int, columns: int, contract: InputContract) -> Placement:
@@ -140,11 +150,11 @@ def _finite(values: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _resize(values: np.ndarray, placement: Placement) -> np.ndarray:
-    """A resized copy: area averaging when shrinking (no aliasing), else bilinear."""
+    """Resized, or the very image where it fits: area averaging when shrinking (no aliasing), else bilinear."""
     height = round(placement.source_rows * placement.scale_y)
     width = round(placement.source_columns * placement.scale_x)
     if (height, width) == values.shape:
-        return values.copy()
+        return values
     shrinks = height < placement.source_rows or width < placement.source_columns
     return cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
@@ -159,17 +169,20 @@ def _padded(padding: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | 
     return outside if outside.any() and not outside.all() else None
 
 
-def _map(values: np.ndarray, bounds: Bounds, contract: InputContract, invert: bool) -> None:
-    """Bounds to [low, high], in place and clipped; bounds that coincide make a step, as a window of width 1 does."""
+def _mapped(values: np.ndarray, bounds: Bounds, contract: InputContract, invert: bool) -> np.ndarray:
+    """Bounds to [low, high], clipped; bounds that coincide make a step, as a window of width 1 does."""
     lower, upper = np.float32(bounds[0]), np.float32(bounds[1])
     if upper > lower:
-        np.clip(values, lower, upper, out=values)
+        values = np.clip(values, lower, upper)
         values -= lower
         values /= upper - lower
     else:
-        np.greater(values, lower, out=values, casting="unsafe")
+        values = (values > lower).astype(np.float32)
     if invert:
         np.subtract(np.float32(1), values, out=values)
-    values *= np.float32(contract.high - contract.low)
-    values += np.float32(contract.low)
-    np.clip(values, contract.low, contract.high, out=values)
+    span, low = np.float32(contract.high - contract.low), np.float32(contract.low)
+    if span != 1 or low != 0:
+        values *= span
+        values += low
+        np.clip(values, contract.low, contract.high, out=values)
+    return values

@@ -21,6 +21,7 @@ from pydicom.uid import UID
 
 from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.elements import PIXEL_DATA, Part10, looks_like_dataset, read_part10
+from medai_pipeline.dicom.scan import scan
 from medai_pipeline.errors import DicomError, MedaiError, NotDicom, TruncatedFile
 from medai_pipeline.records import Identity, Problem
 
@@ -50,7 +51,7 @@ def parse(data: bytes, *, pixels: bool = True) -> Dataset:
 
 def check_whole(data: bytes) -> Part10:
     """The file taken apart. Raises NotDicom, TruncatedFile (also when native pixel data is too short, PS3.5 8.1.1)."""
-    part = read_part10(data)
+    part = scan(data) or read_part10(data)
     missing = _missing_pixel_bytes(part)
     if missing > 0:
         raise TruncatedFile(
