@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
-from medai_pipeline.dicom import codes, content, dates, words
+from medai_pipeline.dicom import closed, codes, content, dates, words
 from medai_pipeline.dicom.elements import LONG_VRS, PIXEL_DATA, Element, Encoding, dictionary_vr, read_items
 from medai_pipeline.dicom.options import Option, Options
 from medai_pipeline.dicom.private import safe_elements
@@ -182,15 +182,22 @@ class Cleaner:
                     return None
                 way = way._replace(text=_CONTENT_TEXT.get(decision.action, way.text))
         elif way.text is not Text.CHOSEN and way.published and codes.is_code(item):
-            way = way._replace(text=Text.BLANK if codes.is_local_code(item) else Text.AS_IS)
+            return self._code(item, way)
         return self.clean(item, way)
+
+    def _code(self, item: list[Element], way: Way) -> list[Element]:
+        local, meaning = codes.judge(item, self._subject.identity)
+        kept = self.clean(item, way._replace(text=Text.BLANK if local else Text.AS_IS))
+        if meaning is None:
+            return kept
+        return [replace(e, value=meaning) if e.tag == codes.CODE_MEANING else e for e in kept]
 
     def _value(
         self, element: Element, action: Action, decision: Decision, standard: str, vr: bytes | None
     ) -> bytes | memoryview | None:
         """The value under one action; None where the action cannot be carried out safely."""
         if action is Action.KEEP:
-            return element.value if self._may_stay(element, standard, decision.chosen) else None
+            return self._kept_value(element, standard, decision.chosen)
         if action is Action.EMPTY:
             return b""
         if action is Action.DUMMY:
@@ -203,17 +210,25 @@ class Cleaner:
             return dates.shifted(standard, element.value, self._subject.days)
         return None
 
-    def _may_stay(self, element: Element, standard: str, chosen: bool) -> bool:
-        """Whether a value is what its VR promises and, where it is text, does not name the person."""
+    def _kept_value(self, element: Element, standard: str, chosen: bool) -> bytes | memoryview | None:
+        """The value where it is what its VR promises and, being text, does not name the person; else None."""
+        value = element.value
         if standard in ("DS", "IS"):
-            return not bytes(element.value).translate(None, _DIGITS)  # a number that is none may be anything
+            return value if not bytes(value).translate(None, _DIGITS) else None  # a number that is none may be anything
         if standard in _TEXT_VRS:
-            if element.tag == _TIMEZONE:
-                return dates.well_formed("SH", element.value)
-            return chosen or not words.names_the_person(element.value, self._subject.identity)
+            return self._kept_text(element.tag, value, standard, chosen)
         if standard in _DATE_VRS:
-            return dates.well_formed(standard, element.value)
-        return standard != "UI" or bool(_UID_LIST.fullmatch(element.value))
+            return value if dates.well_formed(standard, value) else None
+        return value if standard != "UI" or _UID_LIST.fullmatch(value) else None
+
+    def _kept_text(self, tag: int, value: bytes | memoryview, vr: str, chosen: bool) -> bytes | memoryview | None:
+        if tag == _TIMEZONE:
+            return value if dates.well_formed("SH", value) else None
+        if not chosen and words.names_the_person(value, self._subject.identity):
+            return None
+        if vr == "CS":
+            return closed.kept(tag, value)
+        return value
 
     def _remapped(self, element: Element) -> bytes:
         uids = bytes(element.value).decode("latin-1").split("\\")

@@ -16,7 +16,7 @@ import uuid
 import zlib
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from pydicom.uid import UID_dictionary
 
@@ -49,6 +49,7 @@ DICOMDIR = "1.2.840.10008.1.3.10"
 
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _FRAME_OF_REFERENCE, _PATIENT_ID, _BURNED_IN = 0x00200052, 0x00100020, 0x00280301
+_PHOTOMETRIC, _ICC_PROFILE = 0x00280004, 0x00282000
 _MEDIA_SOP_CLASS, _DIRECTORY_RECORDS = 0x00020002, 0x00041220
 _CLASS_TAGS = frozenset({_SOP_CLASS, 0x0008001A, 0x0008001B, 0x00081150, 0x0008115A})
 _STANDARD_CLASS = re.compile(r"1\.2\.840\.10008\.5\.1\.4(\.\d{1,3}){1,6}")
@@ -179,7 +180,7 @@ class Deidentifier:
             part.elements, Way(self._plan(iod, 0))
         )
         _require(Attributes(kept))
-        return kept
+        return [element for element in map(partial(_cut, attributes), kept) if element]
 
     def _plan(self, iod: str, parent: int) -> Plan:
         plan = self._plans.get((iod, parent))
@@ -203,6 +204,28 @@ class Deidentifier:
         elif self.options & DATES and _PATIENT_ID in attributes:
             said = [*said, Element(_PATIENT_ID, b"LO", b"")]
         return said
+
+
+def _cut(attributes: Attributes, element: Element) -> Element | None:
+    """Native pixels without what follows them (PS3.5 8.1.1); no colour profile where there is no colour."""
+    if element.tag == _ICC_PROFILE and attributes.text(_PHOTOMETRIC).startswith("MONOCHROME"):
+        return None
+    if element.tag not in _ANY_PIXELS or element.undefined:
+        return element
+    length = native_length(attributes, element)
+    return replace(element, value=element.value[:length]) if 0 < length < len(element.value) else element
+
+
+def native_length(attributes: Attributes, pixels: Element) -> int:
+    """Bytes of native pixel data by rows, columns, frames, samples and bits; 0 where they do not say."""
+    frames = max(1, attributes.integer(0x00280008))
+    samples = max(1, attributes.short(0x00280002))
+    bits = {PIXEL_DATA: attributes.short(0x00280100), 0x7FE00008: 32, 0x7FE00009: 64}[pixels.tag]
+    values = attributes.short(0x00280010) * attributes.short(0x00280011) * samples * frames
+    whole = (values * bits + 7) // 8
+    if attributes.text(_PHOTOMETRIC) == "YBR_FULL_422" and len(pixels.value) < whole:
+        whole = whole * 2 // 3  # some writers say so and do not subsample
+    return whole
 
 
 def _refuse(part: Part10, attributes: Attributes) -> None:

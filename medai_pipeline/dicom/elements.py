@@ -29,6 +29,7 @@ MAX_INFLATED_BYTES = 4 << 30
 # VRs whose explicit header has a 32-bit length (PS3.5 table 7.1-1)
 LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT_VRS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US"
+_TEXT_VRS = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UR UT".split())  # padded with a space (PS3.5 6.2)
 KNOWN_VRS = LONG_VRS | frozenset(_SHORT_VRS.split())
 
 # Attributes of PS3.6 that an option of PS3.15 may keep and that are newer than pydicom's dictionary
@@ -330,7 +331,7 @@ def _encoded(elements: Iterable[Element], encoding: Encoding) -> Iterator[bytes 
         if element.items is not None:
             value = b"".join(_item(encode(item, encoding), encoding) for item in element.items)
         elif len(value) & 1:
-            value = bytes(value) + (b" " if element.vr not in (b"UI", b"OB", b"UN") else b"\0")
+            value = bytes(value) + (b" " if element.vr in _TEXT_VRS else b"\0")
         undefined = element.undefined and element.items is None
         yield _header(element, UNDEFINED if undefined else len(value), encoding)
         yield value

@@ -1,6 +1,6 @@
-"""Makes `iod_types.csv` and `sop_classes.csv`: `python -m medai_pipeline.dicom.generate_iod_types`.
+"""Makes `iod_types.csv`, `sop_classes.csv` and `body_parts.json`: `python -m medai_pipeline.dicom.generate_iod_types`.
 
-Source: the module tables of PS3.3 and the SOP Classes of PS3.4 as highdicom carries them (`highdicom/_standard/*.json`).
+Source: the module tables of PS3.3, the SOP Classes of PS3.4 and the body parts of PS3.16 Annex L as highdicom carries them (`highdicom/_standard/*.json`).
 Only attributes that the confidentiality profile may empty or remove are taken. What Types are for is in `iod_types`.
 """
 
@@ -18,7 +18,9 @@ from typing import Any
 from pydicom.datadict import tag_for_keyword
 
 from medai_pipeline.dicom.elements import dictionary_vr
-from medai_pipeline.dicom.profile import VRS_BY_RULE, table
+from medai_pipeline.dicom.profile import VRS_BY_RULE, rows_by_tag
+
+_TEXTS = frozenset({"CS", "LO", "LT", "SH", "ST", "UC", "UT"})
 
 HERE = Path(__file__).parent
 STRONGEST_FIRST = ("1", "1C", "2", "2C", "3")
@@ -29,8 +31,8 @@ def _source(name: str) -> Any:
 
 
 def _wanted(tag: int) -> bool:
-    listed = {int(row["tag"], 16) for row in table() if row["tag"] != "odd" and "x" not in row["tag"]}
-    return tag in listed or dictionary_vr(tag) in VRS_BY_RULE
+    listed = rows_by_tag()
+    return tag in listed or dictionary_vr(tag) in VRS_BY_RULE | _TEXTS
 
 
 def _uses(modules: dict[str, Any], iods: dict[str, Any]) -> Iterator[tuple[str, int, int, str]]:
@@ -87,7 +89,9 @@ def _write(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]])
 
 
 def write(folder: Path = HERE) -> None:
-    """Both tables, in the order of their keys."""
+    """The tables, in the order of their keys."""
+    body_parts = json.dumps(sorted(_source("anatomic_regions.json")), indent=0) + "\n"
+    (folder / "body_parts.json").write_text(body_parts, encoding="utf-8")
     _write(folder / "iod_types.csv", ("tag", "parent", "type", "iods"), type_rows())
     _write(folder / "sop_classes.csv", ("sop_class_uid", "iod"), sorted(_source("sop_class_iod_map.json").items()))
 

@@ -77,6 +77,40 @@ _NO_DATASET = frozenset({0x0000, 0x0002, 0x0004, 0xFFFE})  # commands, file meta
 # Not in the table. It describes private blocks of the source: whether they are here and safe is for us to say.
 _REMOVED = frozenset({0x00080300})
 
+# Attributes that the table does not name and that name an institution or its authority, as rows of it: PS3.3 10.14, the
+# issuers of identifiers whose text forms are X in the table.
+_ISSUER = {"basic": "X/Z/D", "retain_institution_identity": "K"}
+_BEYOND: Mapping[int, Mapping[str, str]] = dict.fromkeys(
+    (
+        0x00080051,  # Issuer of Accession Number Sequence
+        0x00100024,  # Issuer of Patient ID Qualifiers Sequence
+        0x00400026,  # Order Placer Identifier Sequence
+        0x00400027,  # Order Filler Identifier Sequence
+        0x00400031,  # Local Namespace Entity ID
+        0x00400032,  # Universal Entity ID
+        0x00400036,  # Assigning Facility Sequence
+        0x00400039,  # Assigning Jurisdiction Code Sequence
+        0x0040003A,  # Assigning Agency or Department Code Sequence
+    ),
+    _ISSUER,
+)
+
+# Texts the table does not name, of a purpose that known words serve: they are cleaned under every profile.
+_LONG_TEXTS = frozenset({"LT", "ST", "UC", "UT"})
+_CLOSED_TEXTS = frozenset(
+    {
+        0x00181160,  # Filter Type
+        0x00181401,  # Acquisition Device Processing Code
+        0x00209056,  # Stack ID
+        0x00281054,  # Rescale Type
+        0x00281055,  # Window Center & Width Explanation
+        0x00283003,  # LUT Explanation
+        0x00283004,  # Modality LUT Type
+        0x00700081,  # Content Description
+    }
+)
+_CODED_TEXTS = frozenset({0x00080119, 0x00080120})  # Long and URN Code Value: `codes` judges them
+
 # A photograph of a document cannot be cleaned at this level: `deidentify` refuses the whole object.
 ENCAPSULATED_DOCUMENT = 0x00420011
 
@@ -136,9 +170,9 @@ def decide(tag: int, parent: int = 0, iod: str = "", options: Options = frozense
     if _never_stays(tag, vr):
         return Decision(Action.REMOVE, Action.REMOVE)
     kind = attribute_type(iod, parent, tag)
-    row = rows_by_tag().get(tag)
+    row = rows_by_tag().get(tag) or _BEYOND.get(tag)
     if row is None:
-        return _unlisted(vr, kind, options)
+        return _unlisted(tag, vr, kind, options)
     basic = resolve(row["basic"], kind)
     if basic is Action.DUMMY and vr == "UI":
         basic = Action.REMAP
@@ -160,8 +194,11 @@ def _never_stays(tag: int, vr: str) -> bool:
     return bool(retired) and tag not in rows_by_tag()  # retired: the table no longer looks at it
 
 
-def _unlisted(vr: str, kind: str, options: Options) -> Decision:
+def _unlisted(tag: int, vr: str, kind: str, options: Options) -> Decision:
     basic = _BY_VR.get(vr, Action.KEEP)
+    if basic is Action.KEEP:
+        cleaned = tag in _CLOSED_TEXTS or (vr in _LONG_TEXTS and tag not in _CODED_TEXTS)
+        return Decision(Action.CLEAN if cleaned else Action.KEEP, _NEEDED[kind])
     if basic is Action.EMPTY and kind in ("1", "1C"):
         basic = Action.DUMMY
     if vr in _DATE_VRS and options & DATES:

@@ -19,8 +19,9 @@ from medai_pipeline.dicom.profile import resource
 _PIECES = re.compile(r"[^\s_/^,;:()\[\]{}<>&*+=|\"'!?#@~-]+")
 _NUMBER = re.compile(r"\d[\d.,]*")
 _MEASURE = re.compile(
-    r"\d{1,4}(\.\d{1,3})?(mm|cm|hz|khz|mhz|kv|kvp|ma|mas|ms|sec|min|t|deg|mgy|gy|ml|cc|%|x)|b\d{1,4}|[tcls]\d{1,2}|\d"
+    r"\d{1,4}(\.\d{1,3})?(mm|cm|hz|khz|mhz|kv|kvp|ma|mas|ms|sec|min|t|deg|mgy|gy|ml|cc|%|x)|b\d{1,4}|[tcls]\d{1,2}|\d{1,3}"
 )
+_NUMBERED = re.compile(r"(?<=[a-z]{3})\d{1,2}$")  # window1, phase2
 _ESCAPE = "\x1b"
 _LETTERS = re.compile(rb"[A-Za-z0-9\x80-\xff]+")
 _LONG = 4  # from here on a word counts inside another one too
@@ -110,13 +111,29 @@ def names_the_person(value: bytes | memoryview, identity: Identity) -> bool:
 def cleaned(value: bytes | memoryview, identity: Identity) -> bytes:
     """What of a text is safe: known words and measures, single spaces between them, values apart; b"" for nothing.
 
-    Pure numbers of two and more digits and runs of numbers go: they may be dates, ages, telephone numbers.
+    A value that is safe as a whole stays to the byte.
+    Numbers of four and more digits and runs of numbers go: they may be dates, identifiers, telephone numbers.
     """
     text = bytes(value).decode("latin-1")
     if _ESCAPE in text:
         return b""  # ISO 2022: what looks like ASCII need not be
-    values = (" ".join(_safe_pieces(part, identity)) for part in text.strip("\0 ").split("\\"))
-    return "\\".join(part for part in values if set(part.lower().split()) - _small_words()).encode("ascii")
+    values = (_safe_part(part.strip(), identity) for part in text.strip("\0 ").split("\\"))
+    return "\\".join(part for part in values if part).encode("ascii")
+
+
+def is_known_text(text: str) -> bool:
+    """Whether every word and number of a text is a known one."""
+    pieces = _PIECES.findall(text)
+    return len(_safe_pieces(text, Identity())) == len(pieces)
+
+
+def _safe_part(text: str, identity: Identity) -> str:
+    """One value: as it is where all of it is safe, else the safe pieces with spaces between; "" for small words alone."""
+    kept = _safe_pieces(text, identity)
+    if not {piece.lower() for piece in kept} - _small_words():
+        return ""
+    whole = len(kept) == len(_PIECES.findall(text)) and text.isascii() and text.isprintable()
+    return text if whole else " ".join(kept)
 
 
 def _safe_pieces(text: str, identity: Identity) -> list[str]:
@@ -131,7 +148,7 @@ def _safe_pieces(text: str, identity: Identity) -> list[str]:
 
 
 def _is_safe(piece: str, identity: Identity) -> bool:
-    if piece not in vocabulary() and not _MEASURE.fullmatch(piece):
+    if piece not in vocabulary() and not _MEASURE.fullmatch(piece) and _NUMBERED.sub("", piece) not in vocabulary():
         return False
     word = piece.encode()
     return word not in identity.persons and word not in identity.places
