@@ -27,9 +27,18 @@ class StudyFolder:
     def __init__(self, root: Path, sources: Mapping[str, Path]) -> None:
         self.root = root
         self._sources = sources
+        self._written: set[Path] = set()
 
     def put(self, name: str, data: bytes) -> None:
-        write_file(self._path(name), data)
+        path = self._path(name)
+        write_file(path, data)
+        self._written.add(path)
+
+    def discard(self) -> None:
+        """Takes back what was put: a study that could not be de-identified as a whole leaves no part of it."""
+        for path in self._written:
+            path.unlink(missing_ok=True)
+        self._written.clear()
 
     def get(self, name: str) -> bytes:
         return (self._sources.get(name) or self._path(name)).read_bytes()
@@ -102,7 +111,11 @@ class _Chunk:
         return key
 
     def deidentify(self, key: str) -> DeidentifiedStudy:
-        study, _ = stages.deidentify_study(self.manifests[key], self.folders[key], self.job.deidentifier)
+        try:
+            study, _ = stages.deidentify_study(self.manifests[key], self.folders[key], self.job.deidentifier)
+        except MedaiError:
+            self.folders[key].discard()
+            raise
         self.studies[key] = study
         return study
 

@@ -7,13 +7,14 @@ the next look; it decides nothing about runs. Facts about Orthanc that it rests 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from medai_pipeline.errors import PacsNotFound
-from medai_pipeline.pacs.orthanc import one_of_a_kind
+from medai_pipeline.pacs.orthanc import united
 from medai_pipeline.records import Identity
 
 ACTOR = "pipeline:sensor"
@@ -86,23 +87,20 @@ def _read_feed(watch: Watch, since: int) -> tuple[int, set[str]]:
 
 def _sweep(watch: Watch, now: datetime) -> tuple[int, int]:
     """Every study in the PACS against what is known: finds what the feed missed, and what vanished."""
-    present: dict[str, Any] = {}
+    present: defaultdict[str, list[Any]] = defaultdict(list)
     for study in watch.pacs.studies():
-        key = watch.study_key(study.study_instance_uid)
-        present[key] = max(present.get(key, study), study, key=one_of_a_kind)
-    changed = sum(_see(watch, study, now) for study in present.values())
+        present[watch.study_key(study.study_instance_uid)].append(study)
+    changed = sum(_see(watch, united(studies), now) for studies in present.values())
     missing = [key for key in watch.lifecycle.unfinished_keys() if key not in present]
     return changed, sum(_confirm_gone(watch, key, now) for key in missing)
 
 
 def _confirm_gone(watch: Watch, key: str, now: datetime) -> bool:
     """A sweep pages by offset and can miss a study that is there: only the study's own answer proves that it is gone."""
-    try:
-        watch.pacs.study(watch.vault.read(key, ACTOR, "is the study still there").orthanc_id)
-    except PacsNotFound:
-        watch.lifecycle.vanish(key, now)
-        return True
-    return False
+    if watch.pacs.find_studies(watch.vault.read(key, ACTOR, "is the study still there").study_instance_uid):
+        return False
+    watch.lifecycle.vanish(key, now)
+    return True
 
 
 def _look_at(watch: Watch, orthanc_ids: set[str], now: datetime) -> tuple[int, int]:
@@ -138,16 +136,18 @@ def _settle(watch: Watch, now: datetime) -> tuple[list[tuple[str, int]], int]:
     revisions = []
     gone = 0
     for arrival in watch.lifecycle.settling(now, watch.quiet.total_seconds())[:SETTLED_AT_ONCE]:
-        orthanc_id = watch.vault.read(arrival.study_key, ACTOR, "is the study complete").orthanc_id
+        uid = watch.vault.read(arrival.study_key, ACTOR, "is the study complete").study_instance_uid
         try:
-            study = watch.pacs.study(orthanc_id)
-            if _see(watch, study, now):
+            found = watch.pacs.find_studies(uid)
+            if not found:
+                watch.lifecycle.vanish(arrival.study_key, now)
+                gone += 1
+                continue
+            if _see(watch, united(found), now):
                 continue  # a file arrived just now: the quiet period begins again
-            digest = watch.pacs.source_digest(orthanc_id, ignore=watch.ignore)
+            digest = watch.pacs.source_digest(*(study.orthanc_id for study in found), ignore=watch.ignore)
         except PacsNotFound:
-            watch.lifecycle.vanish(arrival.study_key, now)
-            gone += 1
-            continue
+            continue  # deleted just now: the next look sees what is left
         revision = watch.lifecycle.settle(
             arrival.study_key, arrival.fingerprint, digest.digest, len(digest.instances), now
         )

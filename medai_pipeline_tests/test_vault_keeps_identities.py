@@ -67,9 +67,18 @@ def test_an_identity_comes_back_as_it_was(vault: Vault, identity: Identity) -> N
 
 def test_blank_fields_never_replace_known_ones_and_uids_add_up(vault: Vault) -> None:
     vault.store(KEY, FULL)
-    vault.store(KEY, Identity("1.2.3.MARKERUID", patient_id="CORRECTED", uids={"1.2.4": "2.25.2"}))
+    vault.store(KEY, Identity("1.2.3.MARKERUID", accession_number="CORRECTED", uids={"1.2.4": "2.25.2"}))
     uids = {"1.2.3.MARKERUID": "2.25.1", "1.2.4": "2.25.2"}
-    assert read(vault) == replace(FULL, patient_id="CORRECTED", uids=uids)
+    assert read(vault) == replace(FULL, accession_number="CORRECTED", uids=uids)
+
+
+def test_another_patient_id_is_another_patient_of_whom_nothing_else_is_known_yet(vault: Vault) -> None:
+    vault.store(KEY, FULL)
+    vault.store(KEY, Identity("1.2.3.MARKERUID", patient_id="OTHER", sex="M"))
+    expected = Identity(
+        "1.2.3.MARKERUID", patient_id="OTHER", sex="M", orthanc_id=FULL.orthanc_id, uids={"1.2.3.MARKERUID": "2.25.1"}
+    )
+    assert read(vault) == expected
 
 
 def test_writers_at_once_lose_none_of_their_uids(vault: Vault) -> None:

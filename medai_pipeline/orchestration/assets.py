@@ -38,9 +38,11 @@ def raw_dicom(context: dg.AssetExecutionContext) -> Iterator[Any]:
     services = stage.services
 
     def fetch(key: str) -> Manifest:
-        orthanc_id = services.vault.read(key, "pipeline:raw_dicom", "fetch the study").orthanc_id
+        uid = services.vault.read(key, "pipeline:raw_dicom", "fetch the study").study_instance_uid
         pacs = services.pacs
-        files = pacs.fetch(pacs.instances(orthanc_id), concurrency=services.settings.fetch_concurrency)
+        found = pacs.find_studies(uid)  # under several Patient IDs several: de-identification refuses them together
+        instances = pacs.instances(*(study.orthanc_id for study in found))
+        files = pacs.fetch(instances, concurrency=services.settings.fetch_concurrency)
         row = stage.rows[key]
         return stages.fetch_study(key, row.revision, row.source_digest, (data for _, data in files), services.objects)
 

@@ -9,6 +9,8 @@ Facts, found on 1.10.1 (Debian), on which this module rests; what newer versions
 - Deletions leave no event in `/changes`; they take the events of what they deleted with them.
 - `/tools/bulk-content` (1.9.4+) lists a study's instances with SOP Class UID in one request. Where it is not
   allowed or not known, `/studies/{id}/instances` serves, without the class.
+- One StudyInstanceUID under two Patient IDs is two studies to Orthanc. `find_studies` gives both; `united` makes one of
+  them, so that what is one study by its UID is never half seen.
 - An instance is stored once: a second upload of the same SOP Instance UID is AlreadyStored, also with other bytes,
   unless the server sets OverwriteInstances.
 """
@@ -29,9 +31,18 @@ PAGE = 100
 IN_FLIGHT_BYTES = 256 * 2**20
 
 
-def one_of_a_kind(study: PacsStudy) -> tuple[int, str]:
-    """Which of several studies with one StudyInstanceUID (under different Patient IDs) is meant: the greatest by this."""
-    return study.instance_count or 0, study.orthanc_id
+def united(studies: Iterable[PacsStudy]) -> PacsStudy:
+    """Several Orthanc studies with one StudyInstanceUID as one, all instances counted. It names no patient when they differ."""
+    parts = sorted(studies, key=lambda study: study.orthanc_id)
+    if len(parts) == 1:
+        return parts[0]
+    counts = [part.instance_count for part in parts if part.instance_count is not None]
+    return PacsStudy(
+        orthanc_id="",
+        study_instance_uid=parts[0].study_instance_uid,
+        last_update=max(part.last_update for part in parts),
+        instance_count=sum(counts) if len(counts) == len(parts) else None,
+    )
 
 
 def nothing(_: PacsInstance) -> bool:
@@ -103,35 +114,43 @@ class Orthanc:
         """One study with its instance count. Raises PacsNotFound when it is not there (any more)."""
         return _study(self._wire.json(f"studies/{orthanc_id}"), self._count(orthanc_id))
 
-    def find_study(self, study_instance_uid: str) -> PacsStudy | None:
-        """The study with this StudyInstanceUID. None when there is none; the same UID under two Patient IDs is two
-        studies to Orthanc: the one with more instances is taken.
-        """
+    def find_studies(self, study_instance_uid: str) -> tuple[PacsStudy, ...]:
+        """All that Orthanc holds under this StudyInstanceUID: one study for each Patient ID, usually one, () for none."""
         response = self._wire.request("POST", "tools/lookup", content=study_instance_uid.encode())
         hits = [item["ID"] for item in self._wire.read_json(response) if item["Type"] == "Study"]
-        return max((self.study(hit) for hit in hits), key=one_of_a_kind, default=None)
+        counted = ((hit, self._count_or_none(hit)) for hit in sorted(hits))
+        return tuple(_study(self._wire.json(f"studies/{hit}"), count) for hit, count in counted if count is not None)
 
-    def instances(self, orthanc_id: str) -> tuple[PacsInstance, ...]:
-        """The instances of a study, sorted by SOP Instance UID."""
+    def find_study(self, study_instance_uid: str) -> PacsStudy | None:
+        """`find_studies` as one (`united`). None when there is none."""
+        found = self.find_studies(study_instance_uid)
+        return united(found) if found else None
+
+    def instances(self, *orthanc_ids: str) -> tuple[PacsInstance, ...]:
+        """The instances of a study (of several: of all of them), sorted by SOP Instance UID."""
+        found = (instance for orthanc_id in orthanc_ids for instance in self._instances(orthanc_id))
+        return tuple(sorted(found, key=lambda instance: (instance.sop_instance_uid, instance.orthanc_id)))
+
+    def _instances(self, orthanc_id: str) -> list[PacsInstance]:
         bodies = self._bulk(orthanc_id)
         if bodies is None:
             bodies = self._wire.json(f"studies/{orthanc_id}/instances", expand="")
         if not bodies:
             raise PacsNotFound(f"the PACS at {self._wire.address} does not have this study (any more)")
-        return tuple(sorted(map(_instance, bodies), key=lambda instance: instance.sop_instance_uid))
+        return [_instance(body) for body in bodies]
 
     def source_digest(
         self,
-        orthanc_id: str,
+        *orthanc_ids: str,
         ignore: Callable[[PacsInstance], bool] = nothing,
         concurrency: int = 4,
     ) -> SourceDigest:
-        """What the study consists of now, without what `ignore` names (our own results).
+        """What the study (several: all of them together) consists of now, without what `ignore` names (our own results).
 
         Equal after a restart, a re-upload or a migration of the same files; another one after any late, lost or
         changed instance. No instance left gives the digest of nothing, count 0.
         """
-        chosen = [instance for instance in self.instances(orthanc_id) if not ignore(instance)]
+        chosen = [instance for instance in self.instances(*orthanc_ids) if not ignore(instance)]
         pairs = list(ordered(self._md5, chosen, concurrency))
         digest = hashlib.sha256()
         for instance, md5 in pairs:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from medai_pipeline.dicom.deidentify import PROFILE, Deidentifier
+from medai_pipeline.dicom.heading import count_patients, patient_of
 from medai_pipeline.dicom.read import identity_of, parse
 from medai_pipeline.dicom.select import select
 from medai_pipeline.errors import DeidentificationError, DicomError, StudyError
@@ -14,6 +15,7 @@ from medai_pipeline.records import DeidentifiedStudy, Identity, Instance, Manife
 from medai_pipeline.stages.objects import Objects
 from medai_pipeline.stages.words import counted
 
+DUPLICATE = "another file with other bytes has the same SOP Instance UID and is used instead; send only the right one"
 SHORT_DIGEST = 12  # characters of a SHA-256 that name a file to a person
 
 
@@ -37,15 +39,21 @@ def deidentify_study(
 ) -> tuple[DeidentifiedStudy, Identity]:
     """Every file of the manifest by PS3.15 Annex E. A file that cannot be de-identified goes nowhere and is listed.
 
-    Raises StudyError when no file is left.
+    Of two files with one SOP Instance UID the first by digest is used. Raises StudyError when no file is left, and when
+    the files are of several patients: what is made of one must never count for the other.
     """
     instances: list[Instance] = []
     problems = list(manifest.problems)
     identity: Identity | None = None
     uids: dict[str, str] = {}
+    used: set[str] = set()
+    patients: set[tuple[str, str]] = set()
     for source in manifest.instances:
         subject = source.sha256[:SHORT_DIGEST]
         data = objects.get(source.object_key)
+        patients.add(patient_of(data))
+        if count_patients(patients) > 1:
+            continue  # nothing more is made; only how many they are is still of interest
         try:
             result = deidentifier.deidentify(data)
             if identity is None:
@@ -53,6 +61,10 @@ def deidentify_study(
         except (DicomError, DeidentificationError) as error:
             problems.append(Problem(getattr(error, "code", "deidentification"), error.reason, subject))
             continue
+        if result.instance.sop_instance_uid in used:
+            problems.append(Problem("duplicate-instance", DUPLICATE, subject))
+            continue
+        used.add(result.instance.sop_instance_uid)
         name = f"anonymized/{manifest.study_key}/{result.instance.sop_instance_uid}-{subject}.dcm"
         objects.put(name, result.data)
         uids.update(result.uids)
@@ -63,6 +75,11 @@ def deidentify_study(
                 sha256=hashlib.sha256(result.data).hexdigest(),
                 size_bytes=len(result.data),
             )
+        )
+    if count_patients(patients) > 1:
+        raise StudyError(
+            f"files of {count_patients(patients)} patients share one Study Instance UID; "
+            "correct it in the PACS (nothing was analysed)"
         )
     if identity is None:
         raise StudyError(

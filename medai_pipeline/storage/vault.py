@@ -38,7 +38,10 @@ class Vault:
         return "Vault(<hidden>)"
 
     def store(self, study_key: str, identity: Identity) -> None:
-        """Keeps what is known: blank fields never replace known ones, and UIDs are added to those that are there."""
+        """Keeps what is known: blank fields never replace known ones, and UIDs are added to those that are there.
+
+        Another Patient ID is another patient (the PACS was corrected): nothing of the one before is kept beside it.
+        """
         with self._engine.begin() as connection:
             # the row may not exist yet: a lock on its name, so that two writers do not lose each other's UIDs
             connection.execute(
@@ -95,5 +98,7 @@ def _aad(study_key: str) -> bytes:
 
 
 def _merged(known: Identity, new: Identity) -> Identity:
+    if known.patient_id and new.patient_id and known.patient_id != new.patient_id:
+        known = Identity(known.study_instance_uid, orthanc_id=known.orthanc_id, uids=known.uids)
     texts = {f.name: getattr(new, f.name) for f in fields(Identity) if f.name != "uids" and getattr(new, f.name)}
     return replace(known, **texts, uids={**known.uids, **new.uids})
