@@ -99,7 +99,9 @@ class Instance:
 
     `orientation` is ImageOrientationPatient (6 values), `position_mm` ImagePositionPatient (PS3.3 C.7.6.2.1.1),
     `spacing_mm` PixelSpacing, else ImagerPixelSpacing, as (row spacing, column spacing).
-    `usable` says whether a model may see it; `reason` why not ("" when usable).
+    `private_elements` and `identity_values` count what was found in the written file that should not be there.
+    `usable` says whether a model may see it; `reason` why not ("" when usable). `content` is a term of `dicom/row.CONTENTS`
+    for what is no acquisition ("dose-sheet", "workstation", ...), from attributes that de-identification removes.
     """
 
     sop_instance_uid: str
@@ -127,11 +129,14 @@ class Instance:
     image_type: tuple[str, ...] = ()
     burned_in_annotation: str = ""
     patient_identity_removed: str = ""
+    private_elements: int = 0
+    identity_values: int = 0
     usable: bool = True
     reason: str = ""
     object_key: str = ""
     sha256: str = ""
     size_bytes: int = 0
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True)

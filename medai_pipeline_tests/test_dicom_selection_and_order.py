@@ -8,14 +8,16 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 
 from medai_pipeline.dicom.bodypart import named_in
+from medai_pipeline.dicom.read import find_files
 from medai_pipeline.dicom.select import IMAGE_MODALITIES, select
-from medai_pipeline.dicom.series import sort_series
+from medai_pipeline.dicom.series import series_problems, sort_series
 from medai_pipeline.dicom.table import SCHEMA, instance_table, instances
 from medai_pipeline.dicom.validate import problems
 from medai_pipeline.records import Instance
-from medai_pipeline_tests.dicom_objects import MARKER, image
+from medai_pipeline_tests.dicom_objects import MARKER, image, written
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ROW = Instance(
@@ -29,7 +31,31 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
     ("change", "reason"),
     [
         ({}, ""),
-        ({"image_type": ("DERIVED", "SECONDARY")}, ""),
+        ({"image_type": ("DERIVED", "PRIMARY", "AXIAL")}, ""),
+        ({"image_type": ("DERIVED", "SECONDARY", "AXIAL")}, "derived"),
+        ({"image_type": ("DERIVED", "SECONDARY"), "transfer_syntax_uid": "1.2.840.10008.1.2.4.91"}, ""),
+        ({"image_type": ("DERIVED", "SECONDARY"), "modality": "DX"}, ""),
+        ({"image_type": ("DERIVED", "PRIMARY", "MPR")}, "reformatted"),
+        ({"image_type": ("DERIVED", "SECONDARY", "PROJECTION IMAGE")}, "projection"),
+        ({"image_type": ("DERIVED", "PRIMARY", "DIFFUSION", "ADC"), "modality": "MR"}, "computed map"),
+        ({"image_type": ("DERIVED", "PRIMARY", "PERFUSION", "RCBF"), "sop_class_uid": CT + ".1"}, "perfusion map"),
+        ({"image_type": ("ORIGINAL", "PRIMARY", "M", "SE"), "modality": "MR"}, ""),
+        ({"image_type": ("ORIGINAL", "PRIMARY", "P", "FFE"), "modality": "MR"}, "phase image"),
+        ({"image_type": ("DERIVED", "SECONDARY", "SCREEN SAVE")}, "screen"),
+        ({"image_type": ("DERIVED", "SECONDARY", "OTHER", "CT_SOM5 PROT")}, "dose sheet"),
+        ({"content": "dose-sheet"}, "dose sheet"),
+        ({"content": "localizer"}, "localizer"),
+        ({"content": "digitized-film", "sop_class_uid": SECONDARY_CAPTURE, "modality": "CR"}, ""),
+        ({"content": "workstation", "sop_class_uid": SECONDARY_CAPTURE, "modality": "CR"}, "workstation"),
+        ({"sop_class_uid": SECONDARY_CAPTURE}, "secondary capture of modality CT"),
+        ({"sop_class_uid": SECONDARY_CAPTURE + ".4", "modality": "MR"}, "secondary capture of modality MR"),
+        ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.88.67"}, "dose report"),
+        ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.11.8"}, "presentation state"),
+        ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.66.3"}, "registration"),
+        ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.66"}, "raw data"),
+        ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.12345"}, "not known to be an image"),
+        ({"sop_class_uid": "1.2.826.0.1.3680043.1"}, "private"),
+        ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.1.2.1", "modality": "MG"}, ""),
         ({"sop_class_uid": SECONDARY_CAPTURE, "modality": "DX"}, ""),
         ({"modality": "RG", "samples_per_pixel": 1}, ""),
         ({"modality": "US", "samples_per_pixel": 3, "photometric": "RGB"}, ""),
@@ -75,6 +101,32 @@ def test_real_files_are_judged_by_what_they_are(test_data):
         assert select([row])[0].usable is expected, name
 
 
+@pytest.mark.parametrize(
+    ("attributes", "content"),
+    [
+        ({}, ""),
+        ({"SeriesDescription": "Dose Report"}, "dose-sheet"),
+        ({"SeriesDescription": "Patient Protocol"}, "dose-sheet"),
+        ({"SeriesDescription": "Low dose chest"}, ""),
+        ({"SeriesDescription": "Scout AP"}, "localizer"),
+        ({"ProtocolName": "3-plane LOC"}, ""),
+        ({"ProtocolName": "LOC 3 plane"}, "localizer"),
+        ({"SeriesDescription": "Screen Save"}, "screen"),
+        ({"ConversionType": "WSD"}, "workstation"),
+        ({"ConversionType": "DF"}, "digitized-film"),
+        ({"ConversionType": MARKER}, ""),
+    ],
+)
+def test_what_free_text_says_an_object_is_becomes_a_fixed_term(attributes, content):
+    from medai_pipeline.dicom.attributes import Attributes
+    from medai_pipeline.dicom.read import check_whole
+    from medai_pipeline.dicom.row import CONTENTS, instance_row
+
+    part = check_whole(written(image(**attributes)))
+    row = instance_row(Attributes(part.elements), lambda uid, tag: uid, part.transfer_syntax, "")
+    assert row.content == content and content in CONTENTS | {""}
+
+
 def slice_at(z: float, number: int = 0, uid: str = "") -> Instance:
     return replace(
         ROW, sop_instance_uid=uid or f"2.25.{int(z * 10) + 10000}", instance_number=number,
@@ -97,6 +149,38 @@ def test_without_common_geometry_the_instance_number_orders():
     assert [i.instance_number for i in sort_series(flat)] == [1, 2, 3]
     tilted = [slice_at(5, 2), replace(slice_at(9, 1), orientation=(0.0, 1, 0, 0, 0, 1))]
     assert [i.instance_number for i in sort_series(tilted)] == [1, 2]
+
+
+def found_in(series) -> dict[str, str]:
+    return {problem.code: problem.reason for problem in series_problems(series)}
+
+
+def test_a_whole_series_has_no_problems():
+    assert found_in([slice_at(z * 2.5, z) for z in range(20)]) == {}
+
+
+@given(st.permutations(range(20)), st.sets(st.integers(1, 18), min_size=1, max_size=4))
+def test_missing_slices_are_counted_whatever_the_order(order, missing):
+    series = [slice_at(z * 2.5, z) for z in order if z not in missing]
+    assert f"about {len(missing)} slices" in found_in(series)["series-gaps"]
+
+
+def test_duplicates_mixed_orientations_and_sizes_are_found():
+    series = [slice_at(z, z) for z in range(10)]
+    assert found_in([*series, slice_at(4, 99, "2.25.5")]).keys() == {"series-duplicates"}
+    across = [replace(i, orientation=(0.0, 1, 0, 0, 0, -1), position_mm=(i.position_mm[2], 0, 0), sop_instance_uid=f"2.25.8{n}",
+                      instance_number=50 + n) for n, i in enumerate(series)]  # fmt: skip
+    assert found_in([*series, *across]).keys() == {"series-orientations"}
+    ordered = sort_series([*across, *series])
+    assert [i.instance_number for i in ordered] == [
+        *range(10),
+        *sorted((i.instance_number for i in across), reverse=True),
+    ] or [i.instance_number for i in ordered] == [*range(10), *(i.instance_number for i in across)]
+    assert found_in([replace(series[0], rows=256), *series[1:]]).keys() == {"series-sizes"}
+    assert found_in([replace(series[0], position_mm=None), *series[1:]]).keys() == {"series-geometry"}
+    irregular = [slice_at(z, z) for z in (0, 1, 2, 3.3, 4.3)]
+    assert found_in(irregular).keys() == {"series-spacing"}
+    assert found_in([replace(i, position_mm=(float("inf"), 0, 0)) for i in series]).keys() == {"series-geometry"}
 
 
 def test_series_do_not_mix():
@@ -144,9 +228,45 @@ def test_a_body_part_is_recognised_in_free_text_or_not_at_all(text, term):
     assert named_in(text) == term
 
 
-def test_problems_of_a_data_set_are_listed_without_an_exception():
-    assert problems(image()) == []
-    bad = image(BitsStored=20, PhotometricInterpretation="RGB", HighBit=3)
-    del bad.Modality
-    assert {problem.code for problem in problems(bad)} == {"missing-attribute", "bits", "photometric"}
-    assert all(MARKER not in problem.reason for problem in problems(image(PhotometricInterpretation=MARKER)))
+def test_a_good_object_has_no_problems():
+    assert problems(written(image())) == []
+
+
+@pytest.mark.parametrize(
+    ("attributes", "code"),
+    [
+        ({"Modality": ""}, "missing-attribute"),
+        ({"BitsStored": 20}, "bits"),
+        ({"HighBit": 3}, "bits"),
+        ({"PhotometricInterpretation": "RGB"}, "photometric"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "photometric"),
+        ({"PhotometricInterpretation": MARKER}, "photometric"),
+        ({"StudyInstanceUID": "1.2.03"}, "uid"),
+        ({"SpecificCharacterSet": "ISO_IR 999"}, "character-set"),
+        ({"PixelSpacing": [0, 1]}, "geometry"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0], "ImagePositionPatient": [0, 0, 0]}, "geometry"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, "geometry"),
+        ({"RescaleSlope": 0}, "rescale"),
+        ({"WindowCenter": [1, 2], "WindowWidth": [3]}, "window"),
+        ({"WindowCenter": 1, "WindowWidth": 0}, "window"),
+        ({"StudyDate": "20261399"}, "value"),
+        ({"BodyPartExamined": "chest " + MARKER.lower()}, "value"),
+        ({"PerFrameFunctionalGroupsSequence": [Dataset(), Dataset()]}, "frames"),
+    ],
+)
+def test_each_problem_is_found_and_says_nothing_of_the_patient(attributes, code):
+    found = problems(written(image(**attributes)))
+    assert code in {problem.code for problem in found}
+    assert all(MARKER.lower() not in problem.reason.lower() for problem in found)
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_and_no_exception():
+    assert [problem.code for problem in problems(b"")] == ["truncated"]
+    assert [problem.code for problem in problems(written(image())[:-9])] == ["truncated"]
+    assert [problem.code for problem in problems(b"PK" + bytes(range(256)) * 3)] == ["not-dicom"]
+
+
+def test_real_files_can_all_be_looked_at(test_data):
+    for path in find_files([test_data / "dicom", test_data / "deid"]):
+        for problem in problems(path.read_bytes()):
+            assert problem.code and "\n" not in problem.reason

@@ -1,6 +1,6 @@
-"""One line of the instance table from a data set that is about to be de-identified.
+"""One line of the instance table, from the elements of the de-identified file as it was written.
 
-Everything here is measured or from a fixed vocabulary: no text of the source, no original UID.
+Everything here is measured or from a fixed vocabulary: no text of the source.
 """
 
 from __future__ import annotations
@@ -21,12 +21,27 @@ _TERM = re.compile(r"[A-Z0-9_]{1,8}")
 _IMAGE_TYPES = _words("""
     ORIGINAL DERIVED PRIMARY SECONDARY AXIAL LOCALIZER SCOUT OTHER MPR REFORMATTED PROJECTION IMAGE MIXED VOLUME
     M P R I MAGNITUDE PHASE REAL NONE NORM DIS2D DIS3D FFE SE ADC DIFFUSION PERFUSION RESAMPLED SUBTRACTION MIP
-    SCREEN CAPTURE
-""")
-_PHOTOMETRIC = _words("MONOCHROME1 MONOCHROME2 RGB YBR_FULL YBR_FULL_422 YBR_PARTIAL_420 YBR_ICT YBR_RCT XYB") | {
-    "PALETTE COLOR"
-}
+    SCREEN CAPTURE AVERAGE MINIP MAX_IP MIN_IP MEAN_IP CURVED VRT RENDERING VOLREN 3D EADC FA TRACEW COLFA QUANTITY SUMMARY
+    CBF CBV MTT TTP TMAX RCBF RCBV RMTT PHASE_MAP T1_MAP T2_MAP REPORT DOSE DOSE_INFO GRAPH RESULT STRUCTURED PROT
+""") | {"SCREEN SAVE", "CSA MPR", "CSA REPORT", "CSA RESULT", "CT_SOM5 PROT", "CT_SOM7 PROT", "MIP THIN", "PROJECTION IMAGE",
+        "PHASE MAP", "VOLUME RENDERING", "SECONDARY CAPTURE"}  # fmt: skip
+_PHOTOMETRIC = _words(
+    "MONOCHROME1 MONOCHROME2 RGB YBR_FULL YBR_FULL_422 YBR_PARTIAL_422 YBR_PARTIAL_420 YBR_ICT YBR_RCT XYB"
+) | {"PALETTE COLOR"}
 _VIEWS = _words("AP PA LL RL LAT LLD LLO RLD RLO CC MLO ML LM LATERAL")
+# Conversion Type (PS3.3 C.8.6.1) -> what a Secondary Capture was made from
+_CONVERSIONS = {
+    "WSD": "workstation", "SYN": "synthetic", "DRW": "drawing", "SD": "scanned-document", "SI": "scanned-image",
+    "DF": "digitized-film", "DV": "video", "DI": "digital-interface",
+}  # fmt: skip
+# Series Description, Protocol Name and Image Comments are removed; what they say of the object is found before that.
+_DESCRIPTIONS = (0x0008103E, 0x00181030, 0x00204000)
+_DESCRIBED = (
+    ("dose-sheet", re.compile(r"\bDOSE[ _-]*(REPORT|INFO|RECORD|SHEET|SUMMARY|PAGE)|PATIENT[ _]PROTOCOL|EXAM[ _]PROTOCOL", re.I)),
+    ("screen", re.compile(r"\bSCREEN[ _-]*(SAVE|SHOT|CAPTURE)", re.I)),
+    ("localizer", re.compile(r"^\W*(LOCALI[SZ]ERS?|SCOUTS?|TOPOGRAMS?|SURVIEWS?|SCANOGRAMS?|SURVEY|LOC)\b", re.I)),
+)  # fmt: skip
+CONTENTS = frozenset(_CONVERSIONS.values()) | {term for term, _ in _DESCRIBED}
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 
 
@@ -59,8 +74,19 @@ def instance_row(
         slice_thickness_mm=_thickness(attributes),
         image_type=tuple(value for value in attributes.texts(0x00080008) if value in _IMAGE_TYPES),
         burned_in_annotation=_among(attributes.text(0x00280301), frozenset({"YES", "NO"})),
-        patient_identity_removed="YES",
+        patient_identity_removed=_among(attributes.text(0x00120062), frozenset({"YES", "NO"})),
+        content=content_of(attributes),
     )
+
+
+def content_of(attributes: Attributes) -> str:
+    """A term of CONTENTS for what is no acquisition, or was no file at first; "" for everything else."""
+    for tag in _DESCRIPTIONS:
+        text = attributes.text(tag)
+        found = next((term for term, pattern in _DESCRIBED if pattern.search(text)), "")
+        if found:
+            return found
+    return _CONVERSIONS.get(attributes.text(0x00080064), "")
 
 
 def _term(text: str) -> str:

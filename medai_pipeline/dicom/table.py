@@ -37,11 +37,14 @@ SCHEMA: dict[str, Any] = {
     "image_type": pl.List(pl.String),
     "burned_in_annotation": pl.String,
     "patient_identity_removed": pl.String,
+    "private_elements": pl.Int64,
+    "identity_values": pl.Int64,
     "usable": pl.Boolean,
     "reason": pl.String,
     "object_key": pl.String,
     "sha256": pl.String,
     "size_bytes": pl.Int64,
+    "content": pl.String,
 }
 
 
