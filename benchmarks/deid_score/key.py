@@ -32,6 +32,7 @@ _NOT_DEMANDED = _WHEN | {"PN", "AE", "UN"}
 # They describe planes that the profile removes, or a file's layout.
 _MEANINGLESS_ALONE = (0x5000, 0x6000)
 _OUR_OWN = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303, 0x00280301, 0x00080005})
+_COMPANIONS = frozenset({0x00400033})  # Universal Entity ID Type: stays or goes with the ID that it types
 _ALWAYS_SHORT = 6  # words with fewer characters may stand in a file's bytes by chance
 
 
@@ -63,7 +64,7 @@ class Key:
         for element in ds:
             if element.tag.is_private:
                 self.private(ds, element, place)
-            elif element.tag.element != 0 and element.tag not in _OUR_OWN:
+            elif element.tag.element != 0 and element.tag not in _OUR_OWN | _COMPANIONS:
                 self.standard(element, place)
 
     def standard(self, element: DataElement, place: Place) -> None:

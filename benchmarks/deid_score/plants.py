@@ -94,7 +94,7 @@ def visit(ds: Dataset, who: Who) -> None:
 def descriptors(ds: Dataset, who: Who) -> None:
     """Names, numbers and dates inside text that is useful otherwise."""
     doctor = who.physician.replace("^", " ").split()[0]
-    ds.StudyDescription = who.text(f"follow-up for {who.family}, fracture of rib", "follow-up", "fracture", "rib")
+    ds.StudyDescription = who.text(f"follow-up for {who.family}, fracture of rib", "follow", "fracture", "rib")
     ds.SeriesDescription = who.text(f"Axial thin {who.patient_id} lung kernel", "Axial", "thin", "lung", "kernel")
     ds.ProtocolName = who.text(f"Routine thorax Dr {doctor}", "Routine", "thorax")
     ds.PerformedProcedureStepDescription = who.text("Thorax without contrast", "Thorax", "without", "contrast")

@@ -10,7 +10,7 @@ from deid_score.actions import NO_FILE, Action, Verdict, shown
 
 def table(title: str, scored: Mapping[str, Sequence[Verdict]], markdown: bool = False) -> str:
     """One row a tool: all actions, then each action type, as `correct of all` in percent."""
-    head = ["", "all actions", "correct", *(action.value for action in Action)]
+    head = ["", "all actions", "correct", "in files written", *(action.value for action in Action)]
     rows = [[name, *_cells(verdicts)] for name, verdicts in scored.items()]
     if markdown:
         lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
@@ -26,6 +26,7 @@ def _cells(verdicts: Sequence[Verdict]) -> list[str]:
     return [
         str(len(verdicts)),
         percent(correct.total(), len(verdicts)),
+        percent(correct.total(), sum(v.found != NO_FILE for v in verdicts)),
         *(percent(correct[action], total[action]) for action in Action),
     ]
 

@@ -50,7 +50,7 @@ TYPES: dict[tuple[str | None, int], int] = {
 
 # Issuers of identifiers name an institution, as (0010,0021) does, and Table E.1-1 does not name these.
 _ISSUER = {"basic": "X/Z/D", "retain_institution_identity": "K", "source": "names an issuer"}
-_ISSUERS = dict.fromkeys((0x00400031, 0x00400032, 0x00400033), _ISSUER)
+_ISSUERS = dict.fromkeys((0x00400031, 0x00400032), _ISSUER)
 
 
 @dataclass(frozen=True, slots=True)
