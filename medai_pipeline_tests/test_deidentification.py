@@ -276,7 +276,7 @@ def test_the_row_describes_the_image_without_its_texts():
     del dataset.AnatomicRegionSequence
     row = DEIDENTIFIER.deidentify(written(dataset)).instance
     assert (row.modality, row.body_part, row.rows, row.columns, row.frames) == ("CT", "CHEST", 40, 48, 1)
-    assert row.series_description == "" and row.image_type == ("ORIGINAL", "PRIMARY")
+    assert row.series_description == "" and row.image_type == ("ORIGINAL", "PRIMARY", "OTHER")
 
 
 def test_errors_are_of_the_one_tree():

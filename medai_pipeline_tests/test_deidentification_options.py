@@ -330,3 +330,40 @@ def test_compound_codes_follow_the_type_in_the_iod(sop_class, kept):
     result = deidentified(dataset)
     assert ("dummy" if result.ContentDate else "empty") == kept
     assert "SeriesDate" not in result
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"),
+    [
+        ("medai_pipeline.dicom.profile.rows_by_tag", "no value of the source's identity is left"),
+        ("medai_pipeline.dicom.cleaning.safe_elements", "no private element is left"),
+        ("medai_pipeline.dicom.deidentify._declared", "identities are removed"),
+    ],
+)
+def test_a_deidentifier_that_fails_is_found_by_the_quality_checks(monkeypatch, broken, check):
+    """The row is read from the bytes that were written, so a check on it can fail."""
+    from medai_pipeline.dicom.profile import Action, Decision
+    from medai_pipeline.dicom.table import instance_table
+    from medai_pipeline.quality.instances import check_instances
+
+    option = "retain-safe-private"
+    dataset = planted()
+    dataset.private_block(0x0031, "A CREATOR OF NOBODY", create=True).add_new(0x10, "LO", "something")
+    sound = Deidentifier(KEY, parse_options(option)).deidentify(written(dataset)).instance
+    keep = Decision(Action.KEEP, Action.KEEP, chosen=True)
+    monkeypatch.setattr(
+        *{
+            "rows_by_tag": ("medai_pipeline.dicom.cleaning.decide", lambda tag, *place: keep),
+            "safe_elements": (
+                broken,
+                lambda elements: {element.tag: "LO" for element in elements if element.tag >> 16 & 1},
+            ),
+            "_declared": (broken, lambda *_: []),
+        }[broken.rpartition(".")[2]]
+    )
+    row = Deidentifier(KEY, parse_options(option)).deidentify(written(dataset)).instance
+    failed = {
+        name: [result.name for result in check_instances({"S": instance_table([made])})["S"] if not result.passed]
+        for name, made in (("sound", sound), ("broken", row))
+    }
+    assert check in failed["broken"] and check not in failed["sound"]

@@ -53,6 +53,8 @@ FAULTY_IMAGES = [
     ({"sop_instance_uid": "1.2.840.113619.2.55"}, "the sop UID is a new one"),
     ({"series_instance_uid": ""}, "the series UID is a new one"),
     ({"patient_identity_removed": "NO"}, "identities are removed"),
+    ({"private_elements": 1}, "no private element is left"),
+    ({"identity_values": 2}, "no value of the source's identity is left"),
     ({"burned_in_annotation": "YES"}, "no burned-in annotation is declared"),
     ({"spacing_mm": (0.8, 70.0)}, "pixel spacing is plausible"),
     ({"spacing_mm": (0.0, 0.0)}, "pixel spacing is plausible"),

@@ -224,6 +224,8 @@ class Cleaner:
     def _kept_text(self, tag: int, value: bytes | memoryview, vr: str, chosen: bool) -> bytes | memoryview | None:
         if tag == _TIMEZONE:
             return value if dates.well_formed("SH", value) else None
+        if closed.has_rule(tag):
+            return closed.kept(tag, value)
         if not chosen and words.names_the_person(value, self._subject.identity):
             return None
         if vr == "CS":

@@ -63,6 +63,11 @@ _RULES: Mapping[int, Callable[[str], object]] = {
 _OTHERWISE = {0x00080008: "OTHER"}
 
 
+def has_rule(tag: int) -> bool:
+    """Whether the attribute's values are known one by one."""
+    return tag in _RULES
+
+
 def kept(tag: int, value: bytes | memoryview) -> bytes | memoryview | None:
     """A Code String (PS3.5 6.2: upper case) with what is unknown in it replaced; None where nothing may take its place."""
     rule = _RULES.get(tag)

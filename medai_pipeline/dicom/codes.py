@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from medai_pipeline.dicom import words
 from medai_pipeline.dicom.attributes import Attributes
@@ -78,9 +78,10 @@ def _is_plain(meaning: bytes, identity: words.Identity) -> bool:
 @cache
 def _meanings() -> Mapping[tuple[str, str], str]:
     """(scheme, code) -> meaning; SNOMED RT codes by the SNOMED CT codes that replaced them."""
-    from pydicom.sr._concepts_dict import concepts  # 1.8 MB of tables: only where an object holds a code
+    from pydicom.sr import _concepts_dict  # 1.8 MB of tables: only where an object holds a code
     from pydicom.sr._snomed_dict import mapping
 
+    concepts: Any = _concepts_dict.concepts
     found = {
         (scheme, code): entry[0]
         for scheme, by_keyword in concepts.items()

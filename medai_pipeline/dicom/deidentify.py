@@ -14,13 +14,14 @@ import re
 import struct
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from pydicom.uid import UID_dictionary
 
 from medai_pipeline.dicom.attributes import Attributes
+from medai_pipeline.dicom.bodypart import body_part
 from medai_pipeline.dicom.cleaning import Cleaner, Plan, Subject, Way
 from medai_pipeline.dicom.elements import (
     META_ENCODING,
@@ -29,16 +30,17 @@ from medai_pipeline.dicom.elements import (
     Element,
     Part10,
     encode,
-    pieces,
 )
 from medai_pipeline.dicom.iod_types import iod_of
 from medai_pipeline.dicom.options import BASIC_CODE, DATES, Option, checked, in_order
 from medai_pipeline.dicom.profile import ENCAPSULATED_DOCUMENT, PROFILE, profile_name
 from medai_pipeline.dicom.read import check_whole
+from medai_pipeline.dicom.residue import secrets
 from medai_pipeline.dicom.row import instance_row
-from medai_pipeline.dicom.words import identity_words
+from medai_pipeline.dicom.words import identity_words, tells_identity
+from medai_pipeline.dicom.written import Person, Written
 from medai_pipeline.errors import DeidentificationError
-from medai_pipeline.records import DeidentifiedInstance
+from medai_pipeline.records import DeidentifiedInstance, Instance
 
 __all__ = ["IMPLEMENTATION_CLASS_UID", "PROFILE", "Deidentifier"]
 
@@ -59,6 +61,7 @@ _ANY_PIXELS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
 _BUGS = (ArithmeticError, AttributeError, BufferError, LookupError, RuntimeError, TypeError, ValueError)
 _TROUBLE = (*_BUGS, struct.error, zlib.error)
 _MAX_PLANS = 4096
+_MAX_PERSONS = 16
 
 # What is not de-identified at all
 REFUSALS = {
@@ -73,7 +76,7 @@ LEAST_DAYS, SPAN_DAYS = 31, 3650  # dates go back by a month to ten years
 
 
 class Deidentifier:
-    """De-identifies files under one secret key. Holds nothing of a file; may be shared by threads.
+    """De-identifies files under one secret key; may be shared by threads. Remembers what slices of a series share, bounded.
 
     Raises SettingsError for options that cannot be done or contradict each other.
     """
@@ -86,6 +89,7 @@ class Deidentifier:
         self._patient_key = hmac.digest(key, b"medai dicom patient", "sha256")
         self._date_key = hmac.digest(key, b"medai dicom dates", "sha256")
         self._plans: dict[tuple[str, int], Plan] = {}
+        self._persons: dict[tuple[object, ...], Person] = {}
         self._declared = _declared(self)
 
     def __repr__(self) -> str:
@@ -152,35 +156,61 @@ class Deidentifier:
         has_pixels = not _ANY_PIXELS.isdisjoint(attributes.elements)
         if has_pixels and not pixels and Option.PIXELS in self.options:
             raise DeidentificationError(REFUSALS["pixels"])
-        screened = has_pixels and pixels
         syntax = _transfer_syntax(part)
-        elements = [*self._kept(part, attributes, overlays), *self._says(attributes, screened)]
-        row = instance_row(attributes, self.new_uid, syntax, digest)
-        if screened:
-            row = replace(row, burned_in_annotation="NO")
-        body = [_deflate(encode(elements, part.encoding))] if syntax == DEFLATED else pieces(elements, part.encoding)
-        meta = _meta(row.sop_class_uid, row.sop_instance_uid, syntax)
+        person = self._person(part, attributes, overlays)
+        made = person.write(_cut(attributes, part.elements))
+        made.update({e.tag: person.as_is(e) for e in self._says(attributes, has_pixels and pixels)})
+        written = Attributes(one.element for one in made.values())
+        _require(written)
+        body: list[bytes] = [made[tag].data for tag in sorted(made)]
+        if syntax == DEFLATED:
+            body = [_deflate(b"".join(body))]
+        row = self._row(made.values(), written, attributes, syntax, digest)
+        meta = _meta(written.text(_SOP_CLASS), written.text(_SOP_INSTANCE), syntax)
         originals = (attributes.text(tag) for tag in (_STUDY, _SERIES, _SOP_INSTANCE, _FRAME_OF_REFERENCE))
         uids = {uid: self.new_uid(uid) for uid in originals if uid}
         return DeidentifiedInstance(b"".join((bytes(128), b"DICM", meta, *body)), row, uids)
 
-    def _kept(self, part: Part10, attributes: Attributes, overlays: bool) -> list[Element]:
+    def _row(
+        self, made: Iterable[Written], written: Attributes, source: Attributes, syntax: str, digest: str
+    ) -> Instance:
+        """The table row, by what a reader finds in the bytes that are written: it can differ from what was meant."""
+        private, identity = map(sum, zip(*(one.left for one in made), strict=True))
+        row = instance_row(written, lambda uid, _: uid, syntax, digest)
+        # The body part is looked for in descriptions, which are gone by now; a fixed vocabulary leaves.
+        return replace(row, body_part=body_part(source), private_elements=private, identity_values=identity)
+
+    def _person(self, part: Part10, attributes: Attributes, overlays: bool) -> Person:
+        """What cleans objects of this IOD, encoding and identity; kept for the next slice."""
         iod = iod_of(attributes.text(_SOP_CLASS))
         patient = attributes.text(_PATIENT_ID) or attributes.text(_STUDY)
+        days = self.days_earlier(patient) if Option.MODIFIED_DATES in self.options else 0
+        telling = [element for element in part.elements if tells_identity(element.tag)]
+        values = tuple((element.tag, bytes(element.value)) for element in telling)
+        known = (iod, part.encoding, days, overlays, values)
+        keep = all(element.items is None for element in telling)
+        person = self._persons.get(known) if keep else None
+        if person is None:
+            person = self._new_person(part, iod, days, overlays)
+            if keep:
+                if len(self._persons) >= _MAX_PERSONS:
+                    self._persons.clear()
+                self._persons[known] = person
+        return person
+
+    def _new_person(self, part: Part10, iod: str, days: int, overlays: bool) -> Person:
         subject = Subject(
             part.encoding,
             self.options,
             lambda parent: self._plan(iod, parent),
             lru_cache(maxsize=1024)(self.other_uid),
             identity_words(part.elements),
-            self.days_earlier(patient) if Option.MODIFIED_DATES in self.options else 0,
+            days,
             overlays and Option.GRAPHICS in self.options,
         )
-        kept = Cleaner(subject, _OURS | ({_PATIENT_ID} if self.options & DATES else set())).clean(
-            part.elements, Way(self._plan(iod, 0))
-        )
-        _require(Attributes(kept))
-        return [element for element in map(partial(_cut, attributes), kept) if element]
+        cleaner = Cleaner(subject, _OURS | ({_PATIENT_ID} if self.options & DATES else set()))
+        way = Way(self._plan(iod, 0))
+        return Person(cleaner, way, part.encoding, secrets(part.elements), Option.SAFE_PRIVATE in self.options)
 
     def _plan(self, iod: str, parent: int) -> Plan:
         plan = self._plans.get((iod, parent))
@@ -206,14 +236,14 @@ class Deidentifier:
         return said
 
 
-def _cut(attributes: Attributes, element: Element) -> Element | None:
+def _cut(attributes: Attributes, elements: Iterable[Element]) -> Iterator[Element]:
     """Native pixels without what follows them (PS3.5 8.1.1); no colour profile where there is no colour."""
-    if element.tag == _ICC_PROFILE and attributes.text(_PHOTOMETRIC).startswith("MONOCHROME"):
-        return None
-    if element.tag not in _ANY_PIXELS or element.undefined:
-        return element
-    length = native_length(attributes, element)
-    return replace(element, value=element.value[:length]) if 0 < length < len(element.value) else element
+    for element in elements:
+        if element.tag in _ANY_PIXELS and not element.undefined:
+            length = native_length(attributes, element)
+            yield replace(element, value=element.value[:length]) if 0 < length < len(element.value) else element
+        elif element.tag != _ICC_PROFILE or not attributes.text(_PHOTOMETRIC).startswith("MONOCHROME"):
+            yield element
 
 
 def native_length(attributes: Attributes, pixels: Element) -> int:

@@ -57,6 +57,12 @@ def _known() -> frozenset[bytes]:
     return frozenset(word.encode() for word in vocabulary())
 
 
+@cache
+def tells_identity(tag: int) -> bool:
+    """Whether an element can add to the words of `identity_words`."""
+    return tag in _IDS or tag in _PLACES or tag == _OTHER_IDS_SEQUENCE or dictionary_vr(tag) in ("PN", "DA")
+
+
 def identity_words(elements: Iterable[Element]) -> Identity:
     """The words of names, identifiers, addresses and places in a data set, other patient IDs included."""
     found = list(elements)
@@ -70,7 +76,10 @@ def identity_words(elements: Iterable[Element]) -> Identity:
         vr = dictionary_vr(element.tag)
         if vr == "PN":
             persons.update(_name_words(bytes(element.value)))
-        elif element.tag in _IDS or vr == "DA":
+        elif vr == "DA":
+            digits = re.sub(rb"\D", b"", bytes(element.value))
+            persons.update([digits] if len(digits) == 8 else [])
+        elif element.tag in _IDS:
             persons.update(_id_words(bytes(element.value)))
         elif element.tag in _PLACES:
             places.update(word for word in _words(bytes(element.value)) if len(word) > 2)

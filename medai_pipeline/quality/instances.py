@@ -26,6 +26,8 @@ REQUIRED = (
     "spacing_mm",
     "burned_in_annotation",
     "patient_identity_removed",
+    "private_elements",
+    "identity_values",
 )
 IDENTIFYING = (
     "patient_name",
@@ -90,6 +92,20 @@ CHECKS: tuple[Check, ...] = (
         options={"value_set": ["YES"]},
     ),
     Check(
+        "no private element is left",
+        "ExpectColumnValuesToBeInSet",
+        "private_elements",
+        "{count} image(s) hold private elements that no table calls safe",
+        options={"value_set": [0]},
+    ),
+    Check(
+        "no value of the source's identity is left",
+        "ExpectColumnValuesToBeInSet",
+        "identity_values",
+        "{count} image(s) hold a name, identifier or birth date of their source",
+        options={"value_set": [0]},
+    ),
+    Check(
         "no identifying column is filled",
         "ExpectColumnValuesToBeInSet",
         "_identifying",
@@ -142,6 +158,7 @@ def _prepared(key: str, table: pl.DataFrame) -> pl.DataFrame:
         pl.lit(missing).alias("_missing"),
         *(_text(table, name) for name in REQUIRED if name.endswith("_uid")),
         *(_text(table, name) for name in ("patient_identity_removed", "burned_in_annotation", "series_description")),
+        *(_count(table, name) for name in ("private_elements", "identity_values")),
         _text(table, "study_instance_uid").n_unique().cast(pl.Int64).alias("_studies"),
         pl.len().over(_text(table, "sop_instance_uid")).cast(pl.Int64).alias("_copies"),
         _identifying(table).alias("_identifying"),
@@ -151,6 +168,11 @@ def _prepared(key: str, table: pl.DataFrame) -> pl.DataFrame:
 
 def _text(table: pl.DataFrame, name: str) -> pl.Expr:
     column = pl.col(name).cast(pl.String).fill_null("") if name in table.columns else pl.lit("")
+    return column.alias(name)
+
+
+def _count(table: pl.DataFrame, name: str) -> pl.Expr:
+    column = pl.col(name).cast(pl.Int64).fill_null(0) if name in table.columns else pl.lit(0, pl.Int64)
     return column.alias(name)
 
 

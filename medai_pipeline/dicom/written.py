@@ -1,0 +1,82 @@
+"""Elements as they are written, each read again from its bytes; what the slices of a series share is made once.
+
+Here belongs the bounded memory of one person's objects: the same element value gives the same bytes. It lives in the
+process alone, and holds no element longer than 512 bytes, no private one and no sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from medai_pipeline.dicom.cleaning import Cleaner, Way
+from medai_pipeline.dicom.elements import Element, Encoding, Reader, encode
+from medai_pipeline.dicom.residue import Residue, residue
+
+_LONGEST = 512
+_MOST = 1024
+
+
+class Written(NamedTuple):
+    """One element: its bytes in the file, what a reader finds in them, and what is left of an identity there."""
+
+    data: bytes
+    element: Element
+    left: Residue
+
+
+class Person:
+    """Cleans and writes elements of objects that agree in everything cleaning asks of an object as a whole."""
+
+    def __init__(self, cleaner: Cleaner, way: Way, encoding: Encoding, hidden: frozenset[bytes], safe: bool) -> None:
+        self._cleaner = cleaner
+        self._way = way
+        self._encoding = encoding
+        self._hidden = hidden
+        self._safe = safe  # safe private elements are kept
+        self._made: dict[tuple[int, bytes | None, bytes], Written | None] = {}
+
+    def write(self, elements: Iterable[Element]) -> dict[int, Written]:
+        """Tag -> what is written for it. Of a repeated element the last counts."""
+        found: dict[int, Written] = {}
+        private: list[Element] = []
+        for element in elements:
+            tag = element.tag
+            if tag >> 16 & 1:
+                private.append(element)
+                continue
+            made = self._one(element)
+            if made is None:
+                found.pop(tag, None)
+            else:
+                found[tag] = made
+        if private and self._safe:
+            found.update({made.element.tag: made for made in self._private(private)})
+        return found
+
+    def as_is(self, element: Element) -> Written:
+        """An element that needs no cleaning."""
+        data = encode([element], self._encoding)
+        seen, _ = Reader(memoryview(data)).elements(0, len(data), self._encoding)
+        return Written(data, seen[0], residue(seen, self._hidden, self._safe))
+
+    def _one(self, element: Element) -> Written | None:
+        if element.items is not None or len(element.value) > _LONGEST:
+            return self._made_now(element)
+        key = (element.tag, element.vr, bytes(element.value))
+        if key in self._made:
+            return self._made[key]
+        made = self._made_now(element)
+        if len(self._made) < _MOST:
+            self._made[key] = made
+        return made
+
+    def _made_now(self, element: Element) -> Written | None:
+        kept = self._cleaner.clean([element], self._way)
+        return self.as_is(kept[0]) if kept else None
+
+    def _private(self, elements: list[Element]) -> list[Written]:
+        """Together, because a creator speaks for other elements; what is left of them is counted at the first."""
+        made = [self.as_is(element) for element in self._cleaner.clean(elements, self._way)]
+        left = residue([one.element for one in made], self._hidden, self._safe)
+        return [one._replace(left=left if one is made[0] else Residue()) for one in made]
