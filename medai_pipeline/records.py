@@ -271,11 +271,44 @@ class Region:
     area_mm2: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ImagePlace:
+    """Where an image stands, so that a reader finds it in a viewer: numbers are those of the file, None when it has none.
+
+    `images` is how many its series has. `position_mm` lies along the slice's normal, in the sense of the patient `axis`
+    (x, y or z, PS3.3 C.7.6.2.1.1) nearest to it. `edges`: what lies left, right, above and below ("R", "L", "A", "P"),
+    () when unknown.
+    """
+
+    series_number: int | None = None
+    instance_number: int | None = None
+    images: int = 1
+    frame: int = 1
+    frames: int = 1
+    axis: str = ""
+    position_mm: float | None = None
+    edges: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """One line: "series 3, image 12 of 24, z -34.5 mm"."""
+        number = self.instance_number
+        of = f" of {self.images}" if number is not None and self.images > 1 and 0 < number <= self.images else ""
+        words = [
+            f"series {self.series_number}" if self.series_number is not None else "",
+            f"image {number}{of}" if number is not None else "",
+            f"frame {self.frame} of {self.frames}" if self.frames > 1 else "",
+            f"{self.axis} {self.position_mm:.1f} mm" if self.position_mm is not None else "",
+        ]
+        return ", ".join(word for word in words if word)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Heatmap:
     """One class activation map on one image: `values` float32 (h, w) in [0, 1] over the tensor's field of view.
 
-    `reliable` is false when a quality check failed: it is then kept, but never drawn as evidence.
+    `reliable` is false when a quality check failed: it is then kept, but never drawn as evidence. Nor is one drawn whose
+    finding is not `present`. `place` says which image it lies on. `layers` are the network's layers that it was read from.
     """
 
     label: str
@@ -286,6 +319,16 @@ class Heatmap:
     quality: Mapping[str, float]
     reliable: bool
     reason: str = ""
+    present: bool = True
+    place: ImagePlace | None = None
+    layers: tuple[str, ...] = ()
+
+    @property
+    def withheld(self) -> str:
+        """Why its heat is not drawn over the image, "" when it is."""
+        if not self.present:
+            return "Below threshold: no heat drawn"
+        return "" if self.reliable else "No reliable heatmap"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,17 +8,16 @@ import pytest
 
 from medai_pipeline.dicom.normalize import place
 from medai_pipeline.errors import SettingsError
-from medai_pipeline.explain.overlay import color_table, overlay
+from medai_pipeline.explain.lettering import fitted, width_of, write
+from medai_pipeline.explain.overlay import BAND_ABOVE, BAND_BELOW, color_table, overlay
 from medai_pipeline.records import InputContract, Region
-
-BAND = 30
 
 
 def draw(display: np.ndarray, values: np.ndarray, **options) -> np.ndarray:
     placement = place(*display.shape, InputContract(128, 128))
     data = overlay(display, values, placement, (128, 128), **options)
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return picture[BAND:-BAND]
+    return picture[BAND_ABOVE:-BAND_BELOW]
 
 
 def corner(row: int, column: int) -> np.ndarray:
@@ -57,19 +56,19 @@ def test_the_aspect_ratio_is_that_of_the_patient():
     assert height / width == pytest.approx(4, rel=0.05)
 
 
-@pytest.mark.parametrize(("side", "expected"), [(64, 384), (500, 500), (3000, 768)])
+@pytest.mark.parametrize(("side", "expected"), [(64, 512), (600, 600), (3000, 768)])
 def test_the_picture_is_neither_too_small_to_see_nor_too_large_to_send(side, expected):
     assert draw(np.zeros((side, side), dtype=np.uint8), corner(4, 4)).shape[:2] == (expected, expected)
 
 
-def test_an_unreliable_map_is_not_drawn():
+def test_a_map_that_is_withheld_is_not_drawn():
     display = np.full((400, 400), 100, dtype=np.uint8)
-    picture = draw(display, corner(4, 4), reliable=False, regions=[Region((10, 10, 50, 50), 1.0)])
+    picture = draw(display, corner(4, 4), withheld="No reliable heatmap", regions=[Region((10, 10, 50, 50), 1.0)])
     assert (picture == 100).all()
 
 
 def test_a_map_that_is_not_finite_can_still_be_told_without_being_drawn():
-    picture = draw(np.full((400, 400), 9, dtype=np.uint8), np.full((8, 8), np.nan, dtype=np.float32), reliable=False)
+    picture = draw(np.full((400, 400), 9, dtype=np.uint8), np.full((8, 8), np.nan, dtype=np.float32), withheld="No")
     assert (picture == 9).all()
 
 
@@ -97,3 +96,44 @@ def test_colormaps_go_by_their_opencv_names(name):
 def test_an_unknown_colormap_lists_the_known_ones():
     with pytest.raises(SettingsError, match=r"GRADCAM_COLORMAP sepia.*inferno.*viridis"):
         color_table("sepia")
+
+
+def test_letters_say_which_side_of_the_patient_lies_where_and_touch_nothing_else():
+    display = np.full((600, 600), 100, dtype=np.uint8)
+    plain, lettered = draw(display, corner(4, 4), withheld="x"), draw(display, corner(4, 4), withheld="x", edges="RLAP")
+    rows, columns = np.nonzero((plain != lettered).any(axis=2))
+    near = np.minimum.reduce([rows, columns, 599 - rows, 599 - columns])
+    assert near.max() < 40
+    for edge in (columns < 40, columns > 560, rows < 40, rows > 560):
+        assert edge.any()
+
+
+def test_the_words_name_the_image_and_why_there_is_no_heat():
+    display = np.full((512, 512), 100, dtype=np.uint8)
+
+    def bands(**words: str) -> tuple[np.ndarray, np.ndarray]:
+        data = overlay(display, corner(4, 4), place(512, 512, InputContract(128, 128)), (128, 128), **words)
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        return picture[:BAND_ABOVE], picture[-BAND_BELOW:]
+
+    assert (bands(place="series 3, image 12 of 24")[0] != bands()[0]).any()
+    assert (bands(withheld="Below threshold")[1] != bands()[1]).any()
+
+
+@pytest.mark.parametrize("size", [13, 16, 17])
+def test_two_zeros_do_not_overlap(size):
+    """OpenCV's own text lets them: the columns between two equal letters must be as empty as beside one."""
+    both = np.zeros((40, 80, 3), dtype=np.uint8)
+    write(both, "00", (10, 30), (255, 255, 255), size)
+    columns = np.nonzero(both.max(axis=(0, 2)) > 128)[0]
+    assert np.diff(columns).max() >= 2
+    alone = np.zeros((40, 80, 3), dtype=np.uint8)
+    write(alone, "0", (10, 30), (255, 255, 255), size)
+    assert int(both.sum()) == pytest.approx(2 * int(alone.sum()), rel=0.02)
+
+
+def test_words_that_are_too_long_are_cut_with_dots():
+    short = fitted("Pneumothorax with tension and much else", 120, 13)
+    assert short.endswith("...")
+    assert width_of(short, 13) <= 120
+    assert fitted("Nodule", 120, 13) == "Nodule"

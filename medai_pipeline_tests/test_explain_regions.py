@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from medai_pipeline.dicom.normalize import place
 from medai_pipeline.explain.geometry import heat_on_image
-from medai_pipeline.explain.regions import regions
+from medai_pipeline.explain.regions import cut_of, regions
 from medai_pipeline.records import InputContract, Placement
 
 SIDE = st.integers(min_value=40, max_value=3000)
@@ -53,6 +53,20 @@ def test_two_hot_places_give_two_regions_with_the_hotter_first():
     assert second.box[0] <= 65 < second.box[2]
     assert first.score > second.score
     assert first.score + second.score <= 1
+
+
+def test_a_small_hot_place_is_cut_higher_than_a_large_one():
+    """One cell's blur reaches several cells: a box at half of the heat would be many times as large as a small finding."""
+    placement = Placement(256, 256, 1, 1, 0, 0)
+    rows, columns = np.mgrid[:16, :16]
+
+    def side(width: float) -> float:
+        heat = np.exp(-((rows - 8) ** 2 + (columns - 8) ** 2) / (2 * width**2)).astype(np.float32)
+        x0, _, x1, _ = regions(heat, placement, (256, 256))[0].box
+        return (x1 - x0) / (16 * width)
+
+    assert side(0.8) < 0.7 * side(3.0)
+    assert cut_of(1) == cut_of(6) > cut_of(12) > cut_of(20) == cut_of(99)
 
 
 def test_at_most_three_regions_come_back():

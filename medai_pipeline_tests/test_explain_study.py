@@ -27,6 +27,8 @@ def test_a_study_without_findings_gets_the_map_of_the_most_probable_one():
     assert [heatmap.label for heatmap in found.heatmaps] == ["Nodule"]
     assert found.heatmaps[0].reliable
     assert found.heatmaps[0].regions == ()
+    assert found.heatmaps[0].withheld == "Below threshold: no heat drawn"
+    assert found.heatmaps[0].values.max() > 0.9
     assert caption(prediction((0.1, 0.2, 0.05, 0.3, 0.0)), found.heatmaps[0]) == "Nodule 30% (below threshold)"
 
 

@@ -23,7 +23,7 @@ CHECKS = (QualityResult("spacing", True, False), QualityResult("burned in", Fals
 def make(answer=None, **options) -> Report:
     """The whole way from a prediction to its report."""
     answer, study = answer or prediction(), options.pop("study", tensors())
-    maps = explain(answer, study)
+    maps = options.pop("heatmaps", None) or explain(answer, study)
     decided = triage(
         answer.labels, answer.probabilities, answer.thresholds, answer.uncertainty, heatmaps=maps, quality=CHECKS
     )
@@ -35,7 +35,7 @@ def make(answer=None, **options) -> Report:
             (SIZE, SIZE),
             title=caption(answer, found),
             regions=found.regions,
-            reliable=found.reliable,
+            withheld=found.withheld,
         )
         for number, found in enumerate(maps.heatmaps)
     }

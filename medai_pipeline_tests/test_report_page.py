@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from medai_pipeline.records import Problem
-from medai_pipeline_tests.report_samples import LABELS, instance, prediction
+from medai_pipeline.explain.study import explain
+from medai_pipeline.records import ImagePlace, Problem
+from medai_pipeline_tests.report_samples import LABELS, instance, prediction, tensors
 from medai_pipeline_tests.test_report_content import make, no_model
 
 
@@ -91,6 +93,17 @@ def test_the_bar_shows_probability_and_threshold(page):
 def test_a_normal_study_says_that_the_picture_is_no_finding():
     text = Page(make(prediction((0.01, 0.02, 0.01, 0.03, 0.01))).html).text
     assert "not present: shown as the most probable finding" in text
+    assert "Below threshold: no heat drawn." in text
+    assert "passed its checks" not in text
+
+
+def test_each_picture_says_which_image_it_is():
+    place = ImagePlace(series_number=3, instance_number=12, images=24, axis="z", position_mm=-34.5, edges=tuple("RLAP"))
+    maps = explain(prediction(), tensors())
+    shown = replace(maps, heatmaps=tuple(replace(found, place=place) for found in maps.heatmaps))
+    report = make(heatmaps=shown)
+    assert "Series 3, image 12 of 24, z -34.5 mm" in Page(report.html).text
+    assert report.content["quality"]["heatmaps"][0]["place"]["position_mm"] == -34.5
 
 
 def test_a_study_without_a_model_says_that_it_was_not_analysed():

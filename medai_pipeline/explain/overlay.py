@@ -13,13 +13,15 @@ import numpy as np
 
 from medai_pipeline.errors import SettingsError
 from medai_pipeline.explain.geometry import heat_on_image
+from medai_pipeline.explain.lettering import fitted, width_of, write
 from medai_pipeline.records import Placement, Region
 
 DISCLAIMER = "Research use only"
-NOT_SHOWN = "No reliable heatmap"
-_SMALLEST, _BAND = 384, 30
-_CLEAR = 0.15  # heat below this leaves the image untouched
+BAND_ABOVE, BAND_BELOW = 46, 26
+_SMALLEST, _MARGIN = 512, 10
+_CLEAR = 0.25  # heat below this leaves the image untouched
 _BACKGROUND, _INK, _FAINT, _BOX = (24, 20, 18), (240, 240, 240), (170, 165, 160), (255, 255, 255)
+_LETTER = (120, 225, 255)
 
 
 def overlay(
@@ -31,27 +33,31 @@ def overlay(
     colormap: str = "inferno",
     alpha: float = 0.45,
     title: str = "",
+    place: str = "",
+    edges: Sequence[str] = (),
     regions: Sequence[Region] = (),
     spacing_mm: tuple[float, float] | None = None,
-    reliable: bool = True,
+    withheld: str = "",
     long_side: int = 768,
 ) -> bytes:
     """A PNG of the displayed image, uint8 (R, C), larger is brighter, with heat (h, w) in [0, 1] over it.
 
     Opacity grows with the heat up to `alpha`, so that cold places stay as they are. `regions` are boxes in pixels of the
-    original image. When the map is not `reliable` the image is drawn alone and the band says so. The drawn image's longer
-    side has 384 to `long_side` pixels; the two bands of 30 pixels come on top.
+    original image. `title` and `place` stand above the image, `edges` (left, right, top, bottom) are letters on it that
+    say which side of the patient lies there. With `withheld`, the reason why, the image is drawn without heat and boxes.
+    The drawn image's longer side has 512 to `long_side` pixels; the bands come on top.
 
     Raises SettingsError when OpenCV knows no such colormap.
     """
     table = color_table(colormap)
     size = _drawn_size(display.shape[:2], spacing_mm, long_side)
     picture = cv2.cvtColor(_resized(display, size), cv2.COLOR_GRAY2BGR)
-    if reliable:
+    if not withheld:
         picture = _blend(picture, heat_on_image(values, placement, tensor_size, size), table, alpha)
         for region in regions:
             _draw_box(picture, region, placement)
-    picture = _with_bands(picture, title, table if reliable else None)
+    _draw_edges(picture, edges)
+    picture = _with_bands(picture, title, place, None if withheld else table, withheld)
     done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
         raise SettingsError("the overlay could not be written as PNG; reinstall opencv-python-headless")
@@ -100,32 +106,43 @@ def _draw_box(picture: np.ndarray, region: Region, placement: Placement) -> None
     cv2.rectangle(picture, start, end, _BOX, 1)
 
 
-def _with_bands(picture: np.ndarray, title: str, table: np.ndarray | None) -> np.ndarray:
-    """The picture between a band with the title and one with the legend (or the lack of a map) and the disclaimer."""
+def _draw_edges(picture: np.ndarray, edges: Sequence[str]) -> None:
+    """Left, right, top and bottom in the middle of each edge."""
+    if len(edges) != 4:
+        return
+    high, wide, size = picture.shape[0], picture.shape[1], 17
+    left, right, top, bottom = edges
+    middle = high // 2 + size // 3
+    for letter, x, y in (
+        (left, _MARGIN, middle),
+        (right, wide - _MARGIN - width_of(right, size), middle),
+        (top, (wide - width_of(top, size)) // 2, _MARGIN + size),
+        (bottom, (wide - width_of(bottom, size)) // 2, high - _MARGIN),
+    ):
+        write(picture, letter, (x, y), _LETTER, size, rim=_BACKGROUND)
+
+
+def _with_bands(picture: np.ndarray, title: str, place: str, table: np.ndarray | None, withheld: str) -> np.ndarray:
+    """The picture between a band with the words and one with the legend (or why there is no heat) and the disclaimer."""
     width = max(picture.shape[1], _SMALLEST)
     left = (width - picture.shape[1]) // 2
     sides = (left, width - picture.shape[1] - left)
-    framed = cv2.copyMakeBorder(picture, _BAND, _BAND, *sides, cv2.BORDER_CONSTANT, value=_BACKGROUND)
-    _write(framed, title, (10, 20), _INK, 15)
-    base = framed.shape[0] - 10
-    _write(framed, DISCLAIMER, (width - 10 - _width(DISCLAIMER, 13), base), _FAINT, 13)
+    framed = cv2.copyMakeBorder(picture, BAND_ABOVE, BAND_BELOW, *sides, cv2.BORDER_CONSTANT, value=_BACKGROUND)
+    write(framed, fitted(title, width - 2 * _MARGIN, 16), (_MARGIN, 19), _INK, 16)
+    write(framed, fitted(place, width - 2 * _MARGIN, 13), (_MARGIN, 38), _FAINT, 13)
+    base = framed.shape[0] - 8
+    write(framed, DISCLAIMER, (width - _MARGIN - width_of(DISCLAIMER, 13), base), _FAINT, 13)
     if table is None:
-        _write(framed, NOT_SHOWN, (10, base), _INK, 13)
+        write(framed, withheld, (_MARGIN, base), _INK, 13)
     else:
         _draw_legend(framed, table, base)
     return framed
 
 
 def _draw_legend(framed: np.ndarray, table: np.ndarray, base: int) -> None:
-    _write(framed, "less", (10, base), _FAINT, 13)
-    bar = cv2.resize(table[None], (110, 10), interpolation=cv2.INTER_LINEAR)
-    framed[base - 9 : base + 1, 44:154] = bar
-    _write(framed, "more evidence", (162, base), _FAINT, 13)
-
-
-def _width(text: str, size: int) -> int:
-    return int(cv2.getTextSize((0, 0), text, (0, 0), cv2.FontFace("sans"), size)[2])
-
-
-def _write(picture: np.ndarray, text: str, at: tuple[int, int], color: tuple[int, int, int], size: int) -> None:
-    cv2.putText(picture, text, at, color, cv2.FontFace("sans"), size)
+    start = _MARGIN + width_of("less", 13) + 8
+    write(framed, "less", (_MARGIN, base), _FAINT, 13)
+    framed[base - 9 : base + 1, start : start + 110] = cv2.resize(
+        table[None], (110, 10), interpolation=cv2.INTER_LINEAR
+    )
+    write(framed, "more evidence", (start + 118, base), _FAINT, 13)

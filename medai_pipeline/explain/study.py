@@ -54,7 +54,7 @@ def _heatmap(prediction: StudyPrediction, tensors: StudyTensors, index: int, row
     plane = tensors.pixels[row].mean(axis=0) if tensors.pixels.shape[1] > 1 else tensors.pixels[row, 0]
     values = class_map(prediction.features[prediction.feature_rows.index(row)], prediction.head[index], method)
     numbers, reliable, reason = judge(values, plane)
-    present = prediction.probabilities[index] >= prediction.thresholds[index]
+    present = bool(prediction.probabilities[index] >= prediction.thresholds[index])
     found = regions(values, item.placement, plane.shape, item.spacing_mm) if reliable and present else ()
     return Heatmap(
         label=prediction.labels[index],
@@ -65,4 +65,5 @@ def _heatmap(prediction: StudyPrediction, tensors: StudyTensors, index: int, row
         quality=numbers,
         reliable=reliable,
         reason=reason,
+        present=present,
     )

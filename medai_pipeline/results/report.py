@@ -15,6 +15,7 @@ from typing import Any
 from medai_pipeline.records import (
     Finding,
     Heatmap,
+    ImagePlace,
     Instance,
     Problem,
     QualityResult,
@@ -27,7 +28,7 @@ from medai_pipeline.records import (
 )
 from medai_pipeline.results.html import render_html
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 DISCLAIMER = (
     "Research use only. Decision support, not a diagnosis: not validated for clinical use. "
     "A qualified person must read the images."
@@ -203,10 +204,27 @@ def _heatmap(number: int, found: Heatmap, overlays: Mapping[str, bytes]) -> dict
         "image": found.item.sop_instance_uid,
         "frame": found.item.frame,
         "view_position": found.item.view_position,
+        "place": _place(found),
+        "layers": list(found.layers),
+        "drawn": not found.withheld,
         "reliable": found.reliable,
         "reason": found.reason,
         "scores": {key: _number(value) for key, value in sorted(found.quality.items())},
         "overlay": name if name in overlays else "",
+    }
+
+
+def _place(found: Heatmap) -> dict[str, Any]:
+    """Which image the map lies on, in numbers and in words."""
+    place = found.place or ImagePlace(frame=found.item.frame)
+    return {
+        "text": place.text,
+        "series_number": place.series_number,
+        "instance_number": place.instance_number,
+        "images_in_series": place.images,
+        "axis": place.axis,
+        "position_mm": None if place.position_mm is None else round(place.position_mm, 2),
+        "edges": list(place.edges),
     }
 
 
