@@ -24,7 +24,9 @@ ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA = 0x7FE00010
 TRANSFER_SYNTAX = 0x00020010
 MAX_DEPTH = 32  # real objects nest to about 10
-MAX_INFLATED_BYTES = 4 << 30
+MAX_ELEMENTS = 500_000  # of one file, at all levels read at once; an enhanced object of 5000 frames has 300,000
+MAX_INFLATED_BYTES = 1 << 30
+_INFLATED_AT_LEAST, _MAX_RATIO = 16 << 20, 200  # a blank image deflates 1000 to 1, real ones 2 to 1
 
 # VRs whose explicit header has a 32-bit length (PS3.5 table 7.1-1)
 LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
@@ -104,6 +106,8 @@ class Reader:
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
+        self._count = 0
+        self._zeros_from = -1
 
     def elements(
         self, position: int, end: int, encoding: Encoding, depth: int = 0, closed_by: int = 0
@@ -123,12 +127,21 @@ class Reader:
             element, position = self._element(position, end, encoding, depth)
             if element.tag == closed_by:
                 return found, position
-            if element.tag == 0 and not depth and not any(self.data[position:end]):
+            if element.tag == 0 and not depth and self._only_zeros(position):
                 return found, end
             found.append(element)
+            self._count += 1
+            if self._count > MAX_ELEMENTS:
+                raise NotDicom(f"the file has more than {MAX_ELEMENTS} elements; check the file's source")
         if closed_by:
             raise TruncatedFile("the file ends inside a sequence; send it again")
         return found, position
+
+    def _only_zeros(self, position: int) -> bool:
+        """Whether nothing but zeros follows; looked for once, however often a hostile file makes one ask."""
+        if self._zeros_from < 0:
+            self._zeros_from = len(bytes(self.data).rstrip(b"\0"))
+        return position >= self._zeros_from
 
     def _element(self, position: int, end: int, encoding: Encoding, depth: int) -> tuple[Element, int]:
         tag, vr, length, position = self._header(position, end, encoding)
@@ -284,10 +297,13 @@ def _read_meta(view: memoryview, position: int, part: Part10) -> int:
 
 def _inflate(deflated: memoryview) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    most = min(MAX_INFLATED_BYTES, _INFLATED_AT_LEAST + _MAX_RATIO * len(deflated))
     try:
-        data = inflater.decompress(deflated, MAX_INFLATED_BYTES)
+        data = inflater.decompress(deflated, most)
     except zlib.error as error:
         raise NotDicom("the deflated data set cannot be inflated; send the file again") from error
+    if len(data) == most:
+        raise NotDicom(f"the deflated data set would take more than {most >> 20} MiB; check the file's source")
     if not inflater.eof:
         raise TruncatedFile("the deflated data set ends too early; send the file again")
     return data

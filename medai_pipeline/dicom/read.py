@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import struct
 import warnings
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from pydicom.uid import UID
 
 from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.elements import PIXEL_DATA, Part10, looks_like_dataset, read_part10
+from medai_pipeline.dicom.limits import MAX_FILE_BYTES
 from medai_pipeline.dicom.scan import scan
 from medai_pipeline.errors import DicomError, MedaiError, NotDicom, TruncatedFile
 from medai_pipeline.records import Identity, Problem
@@ -143,13 +145,23 @@ def group_by_study(paths: Iterable[str | Path]) -> tuple[list[StudyFiles], list[
     for path in find_files(paths):
         data = b""
         try:
-            data = path.read_bytes()
+            data = _bounded(path)
             studies.setdefault(_study_of(data), []).append(path)
         except DicomError as error:
             problems.append(_problem(error.code, error, data))
         except OSError as error:
             problems.append(Problem("unreadable", f"a file cannot be opened ({error.strerror}); check its permissions"))
     return [StudyFiles(uid, tuple(files)) for uid, files in studies.items()], problems
+
+
+def _bounded(path: Path) -> bytes:
+    """A file's bytes. A pipe or a device is no file: reading it may never end. Raises NotDicom, OSError."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise NotDicom("not a regular file; leave it out")
+    if status.st_size > MAX_FILE_BYTES:
+        raise NotDicom(f"the file is larger than {MAX_FILE_BYTES >> 30} GiB; leave it out")
+    return path.read_bytes()
 
 
 def _study_of(data: bytes) -> str:

@@ -26,6 +26,7 @@ from medai_pipeline.errors import DicomError
 _HEADER, _LENGTH = Struct("<HH2sH"), Struct("<L")
 _EXPLICIT = Encoding(explicit=True, little=True)
 _NOT_PLAIN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"})
+_PLAIN_ELEMENTS = 10_000  # at the top level
 _SHORT_VRS = KNOWN_VRS - LONG_VRS
 
 
@@ -56,7 +57,9 @@ def _elements(view: memoryview, position: int, encoding: Encoding, group: int) -
     header, length_of, short, long = _HEADER.unpack_from, _LENGTH.unpack_from, _SHORT_VRS, LONG_VRS
     found: list[Element] = []
     last = len(view) - 8
-    while position <= last:
+    for _ in range(_PLAIN_ELEMENTS):
+        if position > last:
+            return found, position
         in_group, number, vr, length = header(view, position)
         if group and in_group != group:
             return found, position
@@ -75,7 +78,7 @@ def _elements(view: memoryview, position: int, encoding: Encoding, group: int) -
             return None, position
         found.append(Element(tag, vr, view[position:end], False, None, encoding))
         position = end
-    return found, position
+    return None, position
 
 
 def _with_fragments(
