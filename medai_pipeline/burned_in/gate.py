@@ -66,8 +66,9 @@ def _starts(low: int, high: int, largest: int) -> Iterator[int]:
 
 
 def _hot(picture: np.ndarray, gate: Gate) -> np.ndarray:
-    here, right, below = picture[:-1, :-1], picture[:-1, 1:], picture[1:, :-1]
-    shape = (here.shape[1] // CELL, here.shape[0] // CELL)
+    shape = ((picture.shape[1] - 1) // CELL, (picture.shape[0] - 1) // CELL)
+    width, height = shape[0] * CELL, shape[1] * CELL  # whole cells: other factors are slow to average
+    here, right, below = picture[:height, :width], picture[:height, 1 : width + 1], picture[1 : height + 1, :width]
     shares = []
     for one, other in ((here, right), (right, here), (here, below), (below, here)):
         steps = cv2.threshold(cv2.subtract(one, other), gate.step, 255, cv2.THRESH_BINARY)[1]

@@ -6,6 +6,9 @@ of it that could hold letters are looked at again, enlarged, where an outline no
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -19,6 +22,8 @@ _FOUND = 0.4  # least certainty of the detector
 _LETTER = 0.13  # of the shorter side: a line higher than that is no text
 _PIECE = 224  # pixels of a side of what is looked at again, enlarged
 _GAP = 1.6  # line heights between words of one line
+_LETTERS = 0.3  # between letters of one word
+_BRIDGE = 1.1  # and between two parts that are both masked: what lies between goes, too
 _SCRIPT = 0.55  # certainty of the detector from which something line-like that cannot be read is text all the same
 _READ = 0.5
 _SHORT_READ = 0.85  # for one to three characters: anatomy is easily read as one or two
@@ -28,20 +33,33 @@ def lines_of(picture: np.ndarray) -> list[Line]:
     """Every line of text in a uint8 picture, with what it says; boxes in its pixels."""
     scale = min(1.0, _LARGEST_SIDE / max(picture.shape[:2]))
     small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
-    found = _found(small)
-    crops = [_upright(small[y0:y1, x0:x1]) for (x0, y0, x1, y1), _ in found]
-    said = ocr.read(crops)
     rows, columns = picture.shape[:2]
-    return [
-        Line(_scaled(box, 1 / scale, columns, rows), score, text, sure)
-        for (box, score), (text, sure) in zip(found, said, strict=True)
-    ]
+    lines = _read(small, _found(small))
+    return [replace(line, box=_scaled(line.box, 1 / scale, columns, rows)) for line in lines]
 
 
-def has_text(picture: np.ndarray, cells: np.ndarray) -> bool:
-    """Whether the detector sees text around the cells that `gate.text_like` marked: the cheaper half of `lines_of`."""
+def lines_around(picture: np.ndarray, cells: np.ndarray) -> list[Line]:
+    """Lines around the cells that `gate.text_like` marked: a cheaper look, which tells whether `lines_of` is needed."""
     largest = _largest(picture)
-    return any(_enlarged(picture, piece, largest) for piece in clusters(cells, picture.shape, _PIECE))
+    found = [item for piece in clusters(cells, picture.shape, _PIECE) for item in _enlarged(picture, piece, largest)]
+    return _read(picture, found)
+
+
+def lines_at_a_glance(picture: np.ndarray) -> list[Line]:
+    """Lines outside what the detector takes for a large letter: one pass over the whole picture, whatever the gate says."""
+    found = ocr.boxes_of(ocr.text_map(picture), _FOUND)
+    return _read(picture, [item for item in found if min(_sides(item[0])) <= _largest(picture)])
+
+
+def _read(picture: np.ndarray, found: list[tuple[Box, float]]) -> list[Line]:
+    said = ocr.read([_upright(picture[y0:y1, x0:x1]) for (x0, y0, x1, y1), _ in found])
+    return [Line(box, score, text, sure) for (box, score), (text, sure) in zip(found, said, strict=True)]
+
+
+def is_text(line: Line) -> bool:
+    """Whether a line is text at all, harmless or not, rather than anatomy that looks like a letter."""
+    letters = len(fold(line.text))
+    return line.found >= 0.7 or (letters >= 2 and line.read >= 0.3)
 
 
 def _largest(picture: np.ndarray) -> float:
@@ -96,17 +114,56 @@ def _upright(crop: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(turned)
 
 
-def to_mask(lines: list[Line], identity: IdentityWords) -> list[Box]:
-    """The boxes of lines that could identify, and of what cannot be read beside them on the same line."""
-    boxes = [line.box for line in lines if identifies(line, identity)]
-    rest = [line.box for line in lines if line.box not in boxes and not _settled(line)]
+def to_mask(lines: list[Line], identity: IdentityWords, before: Iterable[Box] = ()) -> list[Box]:
+    """The boxes of lines that could identify, and of what cannot be read beside them on the same line.
+
+    `before`: what was masked already; a line may have been found in parts.
+    """
+    earlier = list(before)
+    boxes = [line.box for line in lines if identifies(line, identity)] + _spelled(lines)
+    rest = [line for line in lines if line.box not in boxes and _share_inside(line.box, earlier) < 0.5]
     grown = True
     while grown:
-        beside = [box for box in rest if any(_same_line(box, other) for other in boxes)]
-        boxes += beside
-        rest = [box for box in rest if box not in beside]
+        beside = [line for line in rest if any(_belongs(line, other) for other in (*boxes, *earlier))]
+        boxes += [line.box for line in beside]
+        rest = [line for line in rest if line not in beside]
         grown = bool(beside)
-    return boxes
+    return _joined(boxes, earlier) if boxes else []
+
+
+def _belongs(line: Line, masked: Box) -> bool:
+    """Whether a line is part of a masked one: unreadable beside it, or a letter or two right at it."""
+    if _settled(line):
+        return len(fold(line.text)) <= 2 and _touches(line.box, masked)
+    return (bool(fold(line.text)) or line.found >= 0.8) and _same_line(line.box, masked)
+
+
+def _spelled(lines: list[Line]) -> list[Box]:
+    """Words that were found letter by letter, as the detector does with lines that run up or down."""
+    left = [line.box for line in lines if line.read >= _READ and 1 <= len(fold(line.text)) <= 2]
+    words: list[Box] = []
+    while left:
+        word = [left.pop()]
+        for box in word:
+            near = [other for other in left if _touches(box, other)]
+            left = [other for other in left if other not in near]
+            word += near
+        words += word if len(word) >= 3 else []
+    return words
+
+
+def _touches(one: Box, other: Box) -> bool:
+    return _follow(one, other, _LETTERS) or _follow(_turned(one), _turned(other), _LETTERS)
+
+
+def _share_inside(box: Box, others: list[Box]) -> float:
+    """How much of a box lies in the fullest of the others: a mask's own outline may look like a letter."""
+    width, height = _sides(box)
+    shared = (
+        max(0, min(box[2], other[2]) - max(box[0], other[0])) * max(0, min(box[3], other[3]) - max(box[1], other[1]))
+        for other in others
+    )
+    return max(shared, default=0) / max(1, width * height)
 
 
 def identifies(line: Line, identity: IdentityWords) -> bool:
@@ -128,8 +185,35 @@ def _settled(line: Line) -> bool:
     return line.read >= 0.5 and bool(line.text) and is_harmless(line.text)
 
 
-def _same_line(one: Box, other: Box) -> bool:
-    height = min(one[3] - one[1], other[3] - other[1])
+def _same_line(one: Box, other: Box, gap: float = _GAP) -> bool:
+    """Whether two boxes follow each other on one line, which runs across or up and down."""
+    if _upended(one, other):
+        return _follow(_turned(one), _turned(other), gap)
+    return _follow(one, other, gap)
+
+
+def _follow(one: Box, other: Box, gap: float) -> bool:
+    heights = one[3] - one[1], other[3] - other[1]
     overlap = min(one[3], other[3]) - max(one[1], other[1])
     apart = max(one[0], other[0]) - min(one[2], other[2])
-    return overlap >= 0.6 * height and apart <= _GAP * max(one[3] - one[1], other[3] - other[1])
+    return overlap >= 0.6 * min(heights) and max(heights) <= 2.5 * min(heights) and apart <= gap * min(heights)
+
+
+def _upended(one: Box, other: Box) -> bool:
+    """Whether one of both is higher than wide, as words are on a line that runs up or down."""
+    return any(box[3] - box[1] > 1.6 * (box[2] - box[0]) for box in (one, other))
+
+
+def _turned(box: Box) -> Box:
+    return box[1], box[0], box[3], box[2]
+
+
+def _joined(boxes: list[Box], earlier: list[Box]) -> list[Box]:
+    """Boxes with what lies between two on one line: the detector may have lost a letter there."""
+    bridges = [
+        (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
+        for number, a in enumerate(boxes)
+        for b in (*boxes[number + 1 :], *earlier)
+        if _same_line(a, b, _BRIDGE)
+    ]
+    return boxes + bridges

@@ -8,24 +8,35 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from enum import Enum
 
+import cv2
 import numpy as np
 
 from medai_pipeline.burned_in.gate import text_like
 from medai_pipeline.burned_in.masking import masked
-from medai_pipeline.burned_in.ocr import Box
+from medai_pipeline.burned_in.ocr import Box, Line
 from medai_pipeline.burned_in.pictures import picture_of, window_picture
-from medai_pipeline.burned_in.reading import has_text, lines_of, to_mask
+from medai_pipeline.burned_in.reading import identifies, is_text, lines_around, lines_at_a_glance, lines_of, to_mask
 from medai_pipeline.burned_in.words import IdentityWords, identity_words
 from medai_pipeline.dicom.image import Image
 from medai_pipeline.dicom.read import check_whole, parse
 from medai_pipeline.errors import DeidentificationError, NoPixels, UndecodablePixels
 
-_PLAIN = frozenset({"CT", "MR", "PT", "NM"})  # series of many slices, hardly ever with text: the gate speaks for them
-_READ_ANYWAY = 3  # instances of each such series that are read whatever the gate says
-_EVERY = 64  # and every so many of those that follow
-_PASSES = 3  # of masking; a frame that shows text even then is not let through
+_PLAIN = frozenset(
+    {"CT", "MR", "PT", "NM", "SEG"}
+)  # series of many slices, hardly ever with text: the gate speaks for them
+_GLANCES = 2  # instances of each such series that are looked at whatever the gate says
+_EVERY = 128  # and every so many of those that follow
+_PASSES = 2  # of masking; a frame that shows text even then is not let through
+_CHANGE = 20  # of 255: what differs by less from one frame to the next is the same letter
 _MARGIN = 2  # pixels around a masked line
+
+
+class _Care(Enum):
+    GATE = "what the gate lets pass is read"
+    GLANCE = "the detector looks at it, too"
+    READ = "it is read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ class Screener:
             raise _unscreened(error) from None
         series = image.attributes.text(0x0020000E)
         self._seen[series] += 1
-        search = _Search(image, data, self._in_doubt(image, series))
+        search = _Search(image, data, self._care(image, series))
         try:
             masks = search.masks()
         except UndecodablePixels as error:
@@ -70,11 +81,11 @@ class Screener:
         cleaned = masked(data, part, image, masks) if masks else data
         return Screened(cleaned, masks, pixels=True, frames_read=search.frames_read)
 
-    def _in_doubt(self, image: Image, series: str) -> bool:
-        """Whether an image is read even where the gate sees nothing."""
+    def _care(self, image: Image, series: str) -> _Care:
+        if image.modality not in _PLAIN or image.what.samples > 1 or series in self._with_text:
+            return _Care.READ
         number = self._seen[series]
-        sampled = number <= _READ_ANYWAY or number % _EVERY == 0
-        return image.modality not in _PLAIN or image.what.samples > 1 or series in self._with_text or sampled
+        return _Care.GLANCE if number <= _GLANCES or number % _EVERY == 0 else _Care.GATE
 
 
 def _unscreened(error: UndecodablePixels) -> DeidentificationError:
@@ -84,13 +95,13 @@ def _unscreened(error: UndecodablePixels) -> DeidentificationError:
 class _Search:
     """The search of one image, frame by frame."""
 
-    def __init__(self, image: Image, data: bytes, thorough: bool) -> None:
+    def __init__(self, image: Image, data: bytes, care: _Care) -> None:
         self._image = image
         self._data = data
-        self._thorough = thorough
+        self._care = care
         self._identity: IdentityWords | None = None
         self._static: set[Box] = set()  # what was masked in a frame before: it stays there in the next
-        self._known = np.zeros((0, 0), bool)  # cells that looked like text in frames that were read
+        self._before: np.ndarray | None = None  # the frame before, which has been looked at
         self.text_found = False
         self.frames_read = 0
 
@@ -103,40 +114,46 @@ class _Search:
     def _frame(self, number: int) -> tuple[Box, ...]:
         stored = self._image.stored(number)
         picture = picture_of(self._image, stored)
-        if not self._worth_reading(picture, number):
+        if not self._worth_reading(picture):
             return ()
         self.frames_read += 1
         boxes = self._read(picture, _black(picture, self._static))
-        window = window_picture(self._image, stored, number) if self._thorough else None
+        window = window_picture(self._image, stored, number) if self._care is _Care.READ else None
         if window is not None:
             boxes |= self._read(window, _black(window, boxes | self._static))
         if self._image.frames > 1:
             self._static |= boxes
         return tuple(sorted(boxes))
 
-    def _worth_reading(self, picture: np.ndarray, number: int) -> bool:
-        cells = text_like(picture if picture.ndim == 2 else _brightest(picture))
-        if self._image.frames > 1 and number > 1:
-            fresh = cells & ~self._known if self._known.shape == cells.shape else cells
-            self._known = self._known | cells if self._known.shape == cells.shape else cells
-            return bool(fresh.any()) and has_text(_black(picture, self._static), fresh)
-        self._known = cells
-        if self._thorough:
+    def _worth_reading(self, picture: np.ndarray) -> bool:
+        grey = picture if picture.ndim == 2 else np.ascontiguousarray(picture.max(axis=2))
+        cells = text_like(grey)
+        before, self._before = self._before, grey
+        if before is not None:
+            cells &= _changed(before, grey, cells.shape)
+        elif self._care is _Care.READ or (self._care is _Care.GLANCE and any(map(is_text, lines_at_a_glance(picture)))):
             return True
-        return bool(cells.any()) and has_text(picture, cells)
+        return bool(cells.any()) and any(map(is_text, lines_around(_black(picture, self._static), cells)))
 
     def _read(self, picture: np.ndarray, shown: np.ndarray) -> set[Box]:
         """Boxes to mask, found in `shown` and in what is left after each masking."""
         boxes: set[Box] = set()
         for _ in range(_PASSES):
             lines = lines_of(shown)
-            fresh = {_grown(box, picture.shape) for box in to_mask(lines, self.identity)} if lines else set()
-            self.text_found = self.text_found or bool(fresh)
+            fresh = {_grown(box, picture.shape) for box in self._to_mask(lines, boxes)}
             if not fresh:
                 return boxes
+            self.text_found = True
             boxes |= fresh
             shown = _black(shown, fresh)
-        raise DeidentificationError("the image shows text that masking does not remove; look at it before it is used")
+        if any(identifies(line, self.identity) for line in lines_of(shown)):
+            raise DeidentificationError(
+                "the image shows text that masking does not remove; look at it before it is used"
+            )
+        return boxes
+
+    def _to_mask(self, lines: list[Line], boxes: set[Box]) -> list[Box]:
+        return to_mask(lines, self.identity, boxes | self._static) if lines else []
 
     @property
     def identity(self) -> IdentityWords:
@@ -145,8 +162,10 @@ class _Search:
         return self._identity
 
 
-def _brightest(picture: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(picture.max(axis=2))
+def _changed(before: np.ndarray, now: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
+    """Cells in which a frame differs from the one before: what did not change has been looked at already."""
+    steps = cv2.threshold(cv2.absdiff(before, now), _CHANGE, 255, cv2.THRESH_BINARY)[1]
+    return cv2.resize(cv2.dilate(steps, np.ones((9, 9), np.uint8)), cells[::-1], interpolation=cv2.INTER_NEAREST) > 0
 
 
 def _grown(box: Box, shape: tuple[int, ...]) -> Box:

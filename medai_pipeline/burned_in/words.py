@@ -331,6 +331,7 @@ _NUMBER = re.compile(r"[+\-~=<>*]*\d{1,3}([.,]\d{1,2})?[%°+\-]*$")
 _MEASURE = re.compile(
     r"([A-Z%/]{1,8})?[+\-=]*(\d{1,3}([.,]\d{1,2})?)([A-Z%/°2]{1,6})?$"
 )  # a quantity: letters, number, unit
+_NUMBERS_JOINED = re.compile(r"\d\s?[:/\-–]\s?\d|\d[.,]\d+[.,]\d|\d{4}")
 _SPLIT = re.compile(r"[\s:;,/\\()\[\]{}|_=]+")
 
 
@@ -419,8 +420,10 @@ def _near(word: str, token: str) -> bool:
 
 
 def is_harmless(text: str) -> bool:
-    """Whether every word of `text` is a marker, a term of technique, a unit or a number of a scale."""
-    return all(_harmless(token) for token in _tokens(text))
+    """Whether every word of `text` is a marker, a term of technique, a unit or a number of a scale. No date or time is."""
+    return not _NUMBERS_JOINED.search(unicodedata.normalize("NFKC", text)) and all(
+        _harmless(token) for token in _tokens(text)
+    )
 
 
 def _tokens(text: str) -> Iterator[str]:
