@@ -176,7 +176,8 @@ class Cleaner:
 
     def _item(self, item: list[Element], of_content: bool, way: Way) -> list[Element] | None:
         if of_content:
-            decision = content.decide_item(item, self._subject.options)
+            options = self._subject.options if Option.STRUCTURED in self._subject.options else frozenset()
+            decision = content.decide_item(item, options)
             if decision is not None:
                 if decision.action is Action.REMOVE:
                     return None
@@ -248,7 +249,7 @@ def _in_text(tag: int, action: Action, standard: str, way: Way) -> Action:
         if tag in _CLEANED_TEXTS or (action is Action.KEEP and standard in _FREE_TEXT):
             return Action.CLEAN
         return action
-    return Action.KEEP if tag == content.TEXT_VALUE else action
+    return Action.KEEP if tag in content.VALUES else action
 
 
 def agrees(element: Element, standard: str) -> bool:

@@ -82,12 +82,11 @@ def _meanings() -> Mapping[tuple[str, str], str]:
     from pydicom.sr._snomed_dict import mapping
 
     concepts: Any = _concepts_dict.concepts
-    found = {
-        (scheme, code): entry[0]
-        for scheme, by_keyword in concepts.items()
-        for by_code in by_keyword.values()
-        for code, entry in by_code.items()
-    }
+    found: dict[tuple[str, str], str] = {}
+    for scheme, by_keyword in concepts.items():
+        for by_code in by_keyword.values():
+            for code, (meaning, *_) in by_code.items():
+                found[scheme, code] = min(found.get((scheme, code), meaning), meaning, key=len)
     by_old = {code: found["SCT", new] for code, new in mapping["SRT"].items() if ("SCT", new) in found}
     return found | {(scheme, code): meaning for scheme in _OLD_SNOMED for code, meaning in by_old.items()}
 

@@ -20,6 +20,7 @@ from functools import lru_cache
 
 from pydicom.uid import UID_dictionary
 
+from medai_pipeline.dicom import documents
 from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.bodypart import body_part
 from medai_pipeline.dicom.cleaning import Cleaner, Plan, Subject, Way
@@ -33,10 +34,10 @@ from medai_pipeline.dicom.elements import (
 )
 from medai_pipeline.dicom.iod_types import iod_of
 from medai_pipeline.dicom.options import BASIC_CODE, DATES, Option, checked, in_order
-from medai_pipeline.dicom.profile import ENCAPSULATED_DOCUMENT, PROFILE, profile_name
+from medai_pipeline.dicom.profile import PROFILE, profile_name
 from medai_pipeline.dicom.read import check_whole
 from medai_pipeline.dicom.residue import secrets
-from medai_pipeline.dicom.row import instance_row
+from medai_pipeline.dicom.row import content_of, instance_row
 from medai_pipeline.dicom.words import identity_words, tells_identity
 from medai_pipeline.dicom.written import Person, Written
 from medai_pipeline.errors import DeidentificationError
@@ -66,8 +67,8 @@ _MAX_PERSONS = 16
 # What is not de-identified at all
 REFUSALS = {
     "dicomdir": "a DICOMDIR lists other files and is none to keep; make a new one from the result",
-    "document": "the object holds an encapsulated document (PDF, CDA, 3D model), whose inside cannot be cleaned;"
-    " leave it out",
+    "document": "the object holds an encapsulated document that is no PDF (CDA, 3D model), and whose inside cannot be"
+    " cleaned; leave it out",
     "syntax": "the object has a private transfer syntax; convert it to a standard one",
     "pixels": "the pixels were not screened for burned-in text, as clean-pixel-data asks; screen them, or leave it out",
     "uids": "the object has no usable {name} and belongs nowhere; correct it at its source",
@@ -159,7 +160,9 @@ class Deidentifier:
         syntax = _transfer_syntax(part)
         person = self._person(part, attributes, overlays)
         made = person.write(_cut(attributes, part.elements))
-        made.update({e.tag: person.as_is(e) for e in self._says(attributes, has_pixels and pixels)})
+        made.update(
+            {e.tag: person.as_is(e) for e in self._says(attributes, has_pixels and pixels, part.encoding.little)}
+        )
         written = Attributes(one.element for one in made.values())
         _require(written)
         body: list[bytes] = [made[tag].data for tag in sorted(made)]
@@ -177,8 +180,9 @@ class Deidentifier:
         """The table row, by what a reader finds in the bytes that are written: it can differ from what was meant."""
         private, identity = map(sum, zip(*(one.left for one in made), strict=True))
         row = instance_row(written, lambda uid, _: uid, syntax, digest)
-        # The body part is looked for in descriptions, which are gone by now; a fixed vocabulary leaves.
-        return replace(row, body_part=body_part(source), private_elements=private, identity_values=identity)
+        # These two are looked for in descriptions, which are gone by now; a term of a fixed vocabulary leaves.
+        row = replace(row, body_part=body_part(source), content=content_of(source))
+        return replace(row, private_elements=private, identity_values=identity)
 
     def _person(self, part: Part10, attributes: Attributes, overlays: bool) -> Person:
         """What cleans objects of this IOD, encoding and identity; kept for the next slice."""
@@ -220,7 +224,7 @@ class Deidentifier:
                 self._plans[iod, parent] = plan
         return plan
 
-    def _says(self, attributes: Attributes, screened: bool) -> list[Element]:
+    def _says(self, attributes: Attributes, screened: bool, little: bool) -> list[Element]:
         """What is ours to write in this object."""
         said = _declared(self, screened) if screened else self._declared
         if screened:
@@ -228,6 +232,11 @@ class Deidentifier:
         elif _BURNED_IN in attributes:
             value = attributes.text(_BURNED_IN)
             said = [*said, Element(_BURNED_IN, b"CS", value.encode() if value in ("YES", "NO") else b"")]
+        if documents.ENCAPSULATED_DOCUMENT in attributes:
+            pdf = documents.removed_pdf()
+            length = struct.pack("<L" if little else ">L", len(pdf))
+            said = [*said, Element(documents.ENCAPSULATED_DOCUMENT, b"OB", pdf)]
+            said = [*said, Element(documents.DOCUMENT_LENGTH, b"UL", length)]
         if self.options & DATES and attributes.text(_PATIENT_ID):
             pseudonym = self.pseudonym(attributes.text(_PATIENT_ID)).encode("ascii")
             said = [*said, Element(_PATIENT_ID, b"LO", pseudonym)]
@@ -262,7 +271,7 @@ def _refuse(part: Part10, attributes: Attributes) -> None:
     media_class = Attributes(part.meta.values()).text(_MEDIA_SOP_CLASS)
     if DICOMDIR in (media_class, attributes.text(_SOP_CLASS)) or _DIRECTORY_RECORDS in attributes:
         raise DeidentificationError(REFUSALS["dicomdir"])
-    if ENCAPSULATED_DOCUMENT in attributes:
+    if documents.ENCAPSULATED_DOCUMENT in attributes and attributes.text(documents.MIME_TYPE) != documents.PDF:
         raise DeidentificationError(REFUSALS["document"])
 
 
@@ -286,7 +295,17 @@ def _transfer_syntax(part: Part10) -> str:
     return syntax
 
 
-_OURS = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303, _BURNED_IN})
+_OURS = frozenset(
+    {
+        0x00120062,
+        0x00120063,
+        0x00120064,
+        0x00280303,
+        _BURNED_IN,
+        documents.ENCAPSULATED_DOCUMENT,
+        documents.DOCUMENT_LENGTH,
+    }
+)
 
 
 def _declared(deidentifier: Deidentifier, screened: bool = False) -> list[Element]:

@@ -44,14 +44,15 @@ def rows(source: Path) -> list[dict[str, str]]:
 
 
 def private_rows(source: Path) -> list[dict[str, str]]:
-    """The rows of Table E.3.10-1: creator, group, last two digits of the element, VR ("" where the table has none)."""
+    """The rows of Table E.3.10-1: creator, group, last two digits of the element, VR ("" where the table has none), VM."""
     found = []
     for row in _read(source):
         match = _PRIVATE_TAG.fullmatch(row["data_element"].strip())
         if match is None:
             raise ValueError(f"not a private element: {row['data_element']!r}")
         group, element = match.group(1).upper(), match.group(2).upper()
-        found.append({"creator": row["private_creator"].strip(), "group": group, "element": element, "vr": row["vr"]})
+        place = {"creator": row["private_creator"].strip(), "group": group, "element": element}
+        found.append({**place, "vr": row["vr"], "vm": row["vm"]})
     return sorted(found, key=lambda row: (row["creator"], row["group"], row["element"]))
 
 

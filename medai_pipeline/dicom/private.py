@@ -22,6 +22,15 @@ def table() -> tuple[Mapping[str, str], ...]:
     return tuple(csv.DictReader(io.StringIO(resource("ps315_private.csv"))))
 
 
+# Bytes of one value, where a VR has a fixed size: text written as such a VR is found by its length
+_SIZES = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "UL": 4, "US": 2}
+
+
+@cache
+def _multiplicities() -> Mapping[tuple[str, int, int], str]:
+    return {(row["creator"], int(row["group"], 16), int(row["element"], 16)): row["vm"] for row in table()}
+
+
 @cache
 def _safe() -> Mapping[tuple[str, int, int], str]:
     """(creator, group, last two digits of the element) -> VR, "OB or OW" where there are two, "" where none is told."""
@@ -48,11 +57,20 @@ def safe_elements(elements: Iterable[Element]) -> dict[int, str]:
     safe: dict[int, str] = {}
     for element in private:
         creator = blocks.get(element.tag & 0xFFFFFF00, "")
-        vr = _safe().get((creator, element.tag >> 16, element.tag & 0xFF)) if creator else None
-        if vr:
+        key = (creator, element.tag >> 16, element.tag & 0xFF)
+        vr = _safe().get(key) if creator else None
+        if vr and _has_size(element, vr, _multiplicities()[key]):
             safe[element.tag] = vr
             safe[element.tag & 0xFFFF0000 | (element.tag >> 8 & 0xFF)] = "LO"
     return safe
+
+
+def _has_size(element: Element, vr: str, multiplicity: str) -> bool:
+    size = _SIZES.get(vr)
+    if size is None or not len(element.value):
+        return True
+    count = int(multiplicity) if multiplicity.isdecimal() else 0
+    return len(element.value) == count * size if count else len(element.value) % size == 0
 
 
 def _name(element: Element) -> str:

@@ -111,9 +111,6 @@ _CLOSED_TEXTS = frozenset(
 )
 _CODED_TEXTS = frozenset({0x00080119, 0x00080120})  # Long and URN Code Value: `codes` judges them
 
-# A photograph of a document cannot be cleaned at this level: `deidentify` refuses the whole object.
-ENCAPSULATED_DOCUMENT = 0x00420011
-
 
 def resource(name: str) -> str:
     """A data file of this package as text."""

@@ -16,7 +16,7 @@ from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.elements import Element, dictionary_vr
 from medai_pipeline.dicom.profile import resource
 
-_PIECES = re.compile(r"[^\s_/^,;:()\[\]{}<>&*+=|\"'!?#@~-]+")
+_PIECES = re.compile(r"[^\s_/^,;:()\[\]{}<>&*+=|\"'!?#@~]+")
 _NUMBER = re.compile(r"\d[\d.,]*")
 _MEASURE = re.compile(
     r"\d{1,4}(\.\d{1,3})?(mm|cm|hz|khz|mhz|kv|kvp|ma|mas|ms|sec|min|t|deg|mgy|gy|ml|cc|%|x)|b\d{1,4}|[tcls]\d{1,2}|\d{1,3}"
@@ -132,8 +132,7 @@ def cleaned(value: bytes | memoryview, identity: Identity) -> bytes:
 
 def is_known_text(text: str) -> bool:
     """Whether every word and number of a text is a known one."""
-    pieces = _PIECES.findall(text)
-    return len(_safe_pieces(text, Identity())) == len(pieces)
+    return len(_safe_pieces(text, Identity())) == len(_pieces(text))
 
 
 def _safe_part(text: str, identity: Identity) -> str:
@@ -141,12 +140,20 @@ def _safe_part(text: str, identity: Identity) -> str:
     kept = _safe_pieces(text, identity)
     if not {piece.lower() for piece in kept} - _small_words():
         return ""
-    whole = len(kept) == len(_PIECES.findall(text)) and text.isascii() and text.isprintable()
+    whole = len(kept) == len(_pieces(text)) and text.isascii() and text.isprintable()
     return text if whole else " ".join(kept)
 
 
+def _pieces(text: str) -> list[str]:
+    """Words, numbers and measures; a known word keeps its hyphen (follow-up)."""
+    found = (piece.strip(".") for piece in _PIECES.findall(text))
+    return [
+        part for piece in found for part in ([piece] if piece.lower() in vocabulary() else piece.split("-")) if part
+    ]
+
+
 def _safe_pieces(text: str, identity: Identity) -> list[str]:
-    pieces = [piece.strip(".") for piece in _PIECES.findall(text)]
+    pieces = _pieces(text)
     numbers = [bool(_NUMBER.fullmatch(piece)) for piece in pieces]
     kept = []
     for index, piece in enumerate(pieces):
