@@ -43,6 +43,10 @@ class StudyFolder:
     def get(self, name: str) -> bytes:
         return (self._sources.get(name) or self._path(name)).read_bytes()
 
+    def source(self, name: str) -> Path:
+        """The file that was received under this name."""
+        return self._sources[name]
+
     def _path(self, name: str) -> Path:
         kind, _, file = PurePosixPath(name).parts[0], None, PurePosixPath(name).name
         return self.root / kind / file
@@ -50,13 +54,20 @@ class StudyFolder:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one study: its report, or the stage it stopped at and why."""
+    """What became of one study: its report, or the stage it stopped at and why.
+
+    `paths` are its files and `subjects` names that of each problem's subject: for the terminal of who named them.
+    `left_out` counts the files of which nothing was made.
+    """
 
     study_key: str
     report: Report | None = None
     stage: str = ""
     reason: str = ""
     problems: tuple[Problem, ...] = ()
+    left_out: int = 0
+    paths: tuple[Path, ...] = field(default=(), repr=False)
+    subjects: Mapping[str, Path] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +80,7 @@ class OneShot:
     inference: stages.Inference
     drawing: stages.Drawing = field(default_factory=stages.Drawing)
     models: Sequence[str] = ()  # preferred to the demo models
-    advanced: Callable[[str, str], None] = lambda study_key, stage: None  # progress
+    advanced: Callable[[str, str], None] = lambda study_key, stage: None  # progress: a study is at a stage now
 
 
 def analyze(found: Sequence[StudyFiles], job: OneShot) -> Iterator[Outcome]:
@@ -87,9 +98,12 @@ def deidentify(found: Sequence[StudyFiles], job: OneShot) -> Iterator[Outcome]:
     for files in found:
         chunk = _Chunk(job)
         key = chunk.add(files)
-        outcome = chunk.attempt("deidentify", key, partial(chunk.deidentify, key))
-        study = chunk.studies.get(key)
-        yield outcome or Outcome(key, problems=study.problems if study else ())
+        yield chunk.attempt("deidentify", key, partial(chunk.deidentify, key)) or chunk.outcome(key)
+
+
+# How often `OneShot.advanced` is called for a study that comes through
+ANALYZE_STEPS = 7
+DEIDENTIFY_STEPS = 1
 
 
 class _Chunk:
@@ -100,6 +114,7 @@ class _Chunk:
         self.folders: dict[str, StudyFolder] = {}
         self.manifests: dict[str, Manifest] = {}
         self.studies: dict[str, DeidentifiedStudy] = {}
+        self.paths: dict[str, tuple[Path, ...]] = {}
 
     def add(self, files: StudyFiles) -> str:
         key = self.job.study_key(files.study_instance_uid)
@@ -108,7 +123,18 @@ class _Chunk:
         digest = hashlib.sha256("\n".join(sorted(sources)).encode()).hexdigest()
         self.folders[key] = StudyFolder(self.job.out / key, {f"raw/{d}": p for d, p in sources.items()})
         self.manifests[key] = Manifest(key, 1, digest, instances)
+        self.paths[key] = files.paths
         return key
+
+    def outcome(self, key: str, **values: Any) -> Outcome:
+        """With what is known of the study's files."""
+        study = self.studies.get(key)
+        sources = {i.sha256: self.folders[key].source(i.object_key) for i in self.manifests[key].instances}
+        subjects = {digest[: stages.SHORT_DIGEST]: path for digest, path in sources.items()}
+        if study:
+            subjects |= {i.sop_instance_uid: sources[i.source_sha256] for i in study.instances}
+            values = {"problems": study.problems, "left_out": len(study.problems)} | values
+        return Outcome(key, paths=self.paths[key], subjects=subjects, **values)
 
     def deidentify(self, key: str) -> DeidentifiedStudy:
         try:
@@ -140,7 +166,8 @@ class _Chunk:
 
         reports = self.each("report", predictions, explain)
         yield from self.failed
-        yield from (Outcome(key, report, problems=tensors[key].problems) for key, report in reports.items())
+        for key, report in reports.items():
+            yield self.outcome(key, report=report, problems=tensors[key].problems)
 
     def each(self, stage: str, values: Mapping[str, Any], work: Callable[[str, Any], Any]) -> dict[str, Any]:
         done: dict[str, Any] = {}
@@ -164,7 +191,7 @@ class _Chunk:
         except StorageFull:
             raise  # every further study would fail alike
         except MedaiError as error:
-            return Outcome(key, stage=stage, reason=error.reason)
+            return self.outcome(key, stage=stage, reason=error.reason)
         return None
 
 

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from medai_pipeline import DISCLAIMER, __version__
 from medai_pipeline.errors import MedaiError
+from medai_pipeline.local.terminal import console, plain, progress, quiet_logs
 from medai_pipeline.settings import Settings, read_settings
 
-console = Console(stderr=True, highlight=False)
-_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 PATHS = click.Path(exists=True, path_type=Path)
 
 
@@ -30,7 +27,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except MedaiError as error:
-            console.print(f"[red]medai:[/] {_plain(error.reason)}", soft_wrap=True)
+            console.print(f"[red]medai:[/] {plain(error.reason)}", soft_wrap=True)
         except BrokenPipeError:
             ctx.exit(1)
         except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
@@ -47,11 +44,7 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="medai")
 def main() -> None:
     """Beside a PACS: de-identify each study, predict, explain, triage, report. Research use only."""
-    logging.basicConfig(
-        level=read_settings().log_level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    for noisy in ("httpx", "httpcore", "pydicom", "alembic", "great_expectations", "pynetdicom"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    quiet_logs(read_settings().log_level)
 
 
 @main.command()
@@ -87,7 +80,7 @@ def demo(leave: bool, timeout_s: float) -> None:
     from medai_pipeline.local.stack import Stack
 
     with Stack(read_settings(), echo=click.echo) as stack:
-        complete = run_demo(stack, timeout_s, echo=click.echo, progress=_progress)
+        complete = run_demo(stack, timeout_s, echo=click.echo, progress=progress)
         if not leave:
             click.echo("Stays up; Ctrl-C stops everything.")
             stack.wait()
@@ -109,7 +102,7 @@ def send(paths: tuple[Path, ...], node: str | None, aet: str) -> None:
     from medai_pipeline.local.sending import send_files
 
     files = _files(paths)
-    with _progress("sending", len(files)) as advance:
+    with progress("sending", len(files)) as advance:
         summary = send_files(_attached(), files, node, aet, advance)
     click.echo(summary.text)
     sys.exit(0 if summary.complete else 1)
@@ -123,21 +116,21 @@ def analyze(paths: tuple[Path, ...], out: Path, models: tuple[str, ...]) -> None
     """Every study found under PATH through all stages, without any server.
 
     Writes OUT/<study key>/report.json, report.html, anonymized/*.dcm and overlays/*.png. Exit code 0 only if every
-    study was reported.
+    study was reported and no file that looks like DICOM was left out.
 
     \b
     Examples:
       medai analyze ~/studies --out results
       MODEL_PATH=~/weights medai analyze ~/studies --out results --model chest-xray-resnet50
     """
-    from medai_pipeline.analyze import analyze as run
+    from medai_pipeline.local.one_shot import run_analyze
     from medai_pipeline.models.catalog import entry
 
     settings = read_settings()
     preferred = (*models, *settings.models)
     for name in preferred:
         entry(name)  # a name that is not known is said before any work
-    _one_shot(paths, out, run, "analyzing", replace(settings, models=preferred))
+    sys.exit(run_analyze(replace(settings, models=preferred), paths, out))
 
 
 @main.command()
@@ -165,8 +158,8 @@ def deidentify(
       medai deidentify ~/studies --out clean --option retain-modified-dates --option clean-descriptors
       medai deidentify --describe --option retain-uids
     """
-    from medai_pipeline.analyze import deidentify as run
     from medai_pipeline.dicom.options import parse_options
+    from medai_pipeline.local.one_shot import run_deidentify
 
     chosen_here: dict[str, Any] = {"deidentify_options": ",".join(options)} if options else {}
     settings = read_settings(**chosen_here)
@@ -178,8 +171,7 @@ def deidentify(
         return
     if not paths or out is None:
         raise click.UsageError("name files or folders, and where to write with --out; or ask with --describe")
-    files = (out / "fileset") if dicomdir else None
-    _one_shot(paths, out, run, "de-identifying", settings, file_set=files)
+    sys.exit(run_deidentify(settings, paths, out, (out / "fileset") if dicomdir else None))
 
 
 @main.command()
@@ -255,68 +247,6 @@ def _services(settings: Settings) -> Any:
     return Services(settings)
 
 
-def _one_shot(
-    paths: Sequence[Path],
-    out: Path,
-    run: Any,
-    verb: str,
-    settings: Settings | None = None,
-    file_set: Path | None = None,
-) -> None:
-    from medai_pipeline.analyze import OneShot
-    from medai_pipeline.dicom.read import group_by_study
-    from medai_pipeline.storage.keys import SiteKeys
-
-    settings = settings or read_settings()
-    services = _services(settings)
-    found, problems = group_by_study(paths)
-    for problem in problems:
-        console.print(f"[yellow]left out[/] file {problem.subject}: {_plain(problem.reason)}", soft_wrap=True)
-    if not found:
-        raise MedaiError("no DICOM study found: name files or folders that hold DICOM files")
-    services.keys = SiteKeys.load(settings.key, settings.key_path, create=True)
-    failed = 0
-    done: list[str] = []
-    with _progress(verb, len(found)) as advance:
-        job = OneShot(
-            *(out, services.keys.study_key, services.deidentifier, services.inference, services.drawing),
-            models=settings.models,
-        )
-        for outcome in run(found, job):
-            advance(1)
-            failed += bool(outcome.reason)
-            if not outcome.reason:
-                done.append(outcome.study_key)
-            _say(outcome)
-    if file_set:
-        _write_file_set(out, done, file_set)
-    click.echo(f"{len(found) - failed} of {len(found)} studies done; see {out}")
-    sys.exit(1 if failed else 0)
-
-
-def _write_file_set(out: Path, study_keys: Sequence[str], target: Path) -> None:
-    from medai_pipeline.dicom.dicomdir import write_file_set
-
-    files = [file for key in study_keys for file in sorted((out / key / "anonymized").glob("*.dcm"))]
-    click.echo(f"{write_file_set(files, target)} files in {target} with a new DICOMDIR")
-
-
-def _say(outcome: Any) -> None:
-    for problem in outcome.problems:
-        console.print(
-            f"[yellow]left out[/] {outcome.study_key} {problem.subject[:12]}: {_plain(problem.reason)}", soft_wrap=True
-        )
-    if outcome.reason:
-        console.print(
-            f"[red]failed[/] {outcome.study_key} at {outcome.stage}: {_plain(outcome.reason)}", soft_wrap=True
-        )
-    elif outcome.report:
-        content = outcome.report.content
-        console.print(
-            f"{outcome.study_key}  {content['priority']:<9} {_plain('; '.join(content['reasons']))}", soft_wrap=True
-        )
-
-
 def _files(paths: Sequence[Path]) -> list[Path]:
     from medai_pipeline.dicom.read import find_files
 
@@ -324,26 +254,6 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     if not files:
         raise MedaiError("no file found: name files or folders")
     return files
-
-
-class _progress:
-    """A progress bar on a terminal, silence elsewhere; gives the function that advances it."""
-
-    def __init__(self, verb: str, total: int) -> None:
-        self._bar = Progress(*_COLUMNS, console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task(verb, total=total)
-
-    def __enter__(self) -> Any:
-        self._bar.start()
-        return lambda n=1: self._bar.advance(self._task, n)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-
-def _plain(text: str) -> str:
-    """Text in which rich sees no markup."""
-    return text.replace("[", r"\[")
 
 
 if __name__ == "__main__":

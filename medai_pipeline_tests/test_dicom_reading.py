@@ -147,16 +147,20 @@ def test_files_are_grouped_by_study_and_problems_name_no_file(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(written(image(StudyInstanceUID=f"{UID_MARKER}.{study}")))
     (tmp_path / "a" / f"{MARKER}.txt").write_text("notes")
-    (tmp_path / "a" / "cut.dcm").write_bytes(written(image())[:-9])
+    (tmp_path / "a" / "cut.dcm").write_bytes(written(image(StudyInstanceUID=f"{UID_MARKER}.8"))[:-9])
+    (tmp_path / "a" / "cut-early.dcm").write_bytes(written(image())[:300])
     (tmp_path / ".hidden").write_bytes(b"x")
     (tmp_path / "DICOMDIR").write_bytes(b"x")
-    studies, problems = group_by_study([tmp_path])
+    studies, left = group_by_study([tmp_path])
     assert [(s.study_instance_uid[-1], [str(p.relative_to(tmp_path)) for p in s.paths]) for s in studies] == [
         ("9", ["a/1", "b/2"]),
-        ("8", ["b/1"]),
+        ("8", ["a/cut.dcm", "b/1"]),
     ]
-    assert [problem.code for problem in problems] == ["not-dicom", "truncated"]
-    assert MARKER not in repr(problems) and all(len(problem.subject) == 12 for problem in problems)
+    assert [(lost.path.name, lost.problem.code, lost.dicom) for lost in left] == [
+        (f"{MARKER}.txt", "not-dicom", False),
+        ("cut-early.dcm", "truncated", True),
+    ]
+    assert MARKER not in repr(left) and all(len(lost.problem.subject) == 12 for lost in left)
 
 
 def test_files_come_in_the_same_order_every_time(tmp_path):

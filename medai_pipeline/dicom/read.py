@@ -11,7 +11,7 @@ import stat
 import struct
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -22,12 +22,12 @@ from pydicom.uid import UID
 
 from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.elements import PIXEL_DATA, Part10, looks_like_dataset, read_part10
+from medai_pipeline.dicom.heading import STUDY_INSTANCE_UID, heading
 from medai_pipeline.dicom.limits import MAX_FILE_BYTES
 from medai_pipeline.dicom.scan import scan
-from medai_pipeline.errors import DicomError, MedaiError, NotDicom, TruncatedFile
+from medai_pipeline.errors import DicomError, NotDicom, TruncatedFile
 from medai_pipeline.records import Identity, Problem
 
-_STUDY_INSTANCE_UID = 0x0020000D
 _NOT_CANDIDATES = frozenset({"DICOMDIR", "LOCKFILE", "VERSION"})
 _PYTHON_TROUBLE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 _PYDICOM_TROUBLE = (*_PYTHON_TROUBLE, struct.error, InvalidDicomError)
@@ -135,23 +135,38 @@ class StudyFiles:
     paths: tuple[Path, ...]
 
 
-def group_by_study(paths: Iterable[str | Path]) -> tuple[list[StudyFiles], list[Problem]]:
-    """Which files make which study, in the order the studies are found, and what cannot be used.
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file that belongs to no study, and why. `dicom`: it looks like DICOM, or may be, so that something is lost.
 
-    One file is in memory at a time. A problem's subject is the file's digest prefix, never its name.
+    Its path may identify: it is for the terminal of who named it.
+    """
+
+    path: Path = field(repr=False)
+    problem: Problem
+    dicom: bool = True
+
+
+def group_by_study(paths: Iterable[str | Path]) -> tuple[list[StudyFiles], list[LeftOut]]:
+    """Which files make which study, in the order the studies are found, and which belong to none.
+
+    A file that ends too early belongs to its study as long as that can be read: what is wrong is found when it is used.
+    One file is in memory at a time. A problem's subject is the file's digest prefix.
     """
     studies: dict[str, list[Path]] = {}
-    problems: list[Problem] = []
+    left: list[LeftOut] = []
     for path in find_files(paths):
         data = b""
         try:
             data = _bounded(path)
             studies.setdefault(_study_of(data), []).append(path)
         except DicomError as error:
-            problems.append(_problem(error.code, error, data))
+            problem = Problem(error.code, error.reason, hashlib.sha256(data).hexdigest()[:12])
+            left.append(LeftOut(path, problem, _may_be_dicom(path, data)))
         except OSError as error:
-            problems.append(Problem("unreadable", f"a file cannot be opened ({error.strerror}); check its permissions"))
-    return [StudyFiles(uid, tuple(files)) for uid, files in studies.items()], problems
+            reason = f"a file cannot be opened ({error.strerror}); check its permissions"
+            left.append(LeftOut(path, Problem("unreadable", reason)))
+    return [StudyFiles(uid, tuple(files)) for uid, files in studies.items()], left
 
 
 def _bounded(path: Path) -> bytes:
@@ -165,11 +180,14 @@ def _bounded(path: Path) -> bytes:
 
 
 def _study_of(data: bytes) -> str:
-    uid = Attributes(check_whole(data).elements).text(_STUDY_INSTANCE_UID)
+    uid = heading(data).text(STUDY_INSTANCE_UID) or Attributes(check_whole(data).elements).text(STUDY_INSTANCE_UID)
     if not uid:
         raise NotDicom("a DICOM object without a Study Instance UID belongs to no study; leave it out")
     return uid
 
 
-def _problem(code: str, error: MedaiError, data: bytes) -> Problem:
-    return Problem(code, error.reason, hashlib.sha256(data).hexdigest()[:12])
+def _may_be_dicom(path: Path, data: bytes) -> bool:
+    if not data and path.is_file() and path.stat().st_size:
+        return True  # too large to be read
+    named = path.suffix.lower() in {".dcm", ".dicom"}
+    return named or data[128:132] == b"DICM" or looks_like_dataset(memoryview(data[:132]))
