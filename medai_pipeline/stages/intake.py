@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 
+from medai_pipeline.burned_in.screen import Screener
 from medai_pipeline.dicom.deidentify import PROFILE, Deidentifier
 from medai_pipeline.dicom.heading import count_patients, patient_of
 from medai_pipeline.dicom.read import identity_of, parse
@@ -37,7 +38,9 @@ def fetch_study(
 def deidentify_study(
     manifest: Manifest, objects: Objects, deidentifier: Deidentifier
 ) -> tuple[DeidentifiedStudy, Identity]:
-    """Every file of the manifest by PS3.15 Annex E. A file that cannot be de-identified goes nowhere and is listed.
+    """Every file of the manifest, screened for burned-in text and de-identified by PS3.15 Annex E.
+
+    A file that cannot be, or whose text stays doubtful, goes nowhere and is listed.
 
     Of two files with one SOP Instance UID the first by digest is used. Raises StudyError when no file is left, and when
     the files are of several patients: what is made of one must never count for the other.
@@ -48,6 +51,7 @@ def deidentify_study(
     uids: dict[str, str] = {}
     used: set[str] = set()
     patients: set[tuple[str, str]] = set()
+    screener = Screener()
     for source in manifest.instances:
         subject = source.sha256[:SHORT_DIGEST]
         data = objects.get(source.object_key)
@@ -55,7 +59,10 @@ def deidentify_study(
         if count_patients(patients) > 1:
             continue  # nothing more is made; only how many they are is still of interest
         try:
-            result = deidentifier.deidentify(data)
+            screened = screener.screen(data)
+            result = deidentifier.deidentify(
+                screened.data, pixels_screened=screened.pixels, source_sha256=source.sha256
+            )
             if identity is None:
                 identity = identity_of(parse(data, pixels=False))
         except (DicomError, DeidentificationError) as error:
