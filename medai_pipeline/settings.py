@@ -6,6 +6,7 @@ directory are read first; the environment wins.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,15 @@ def _addresses(text: str) -> str:
 def _options(text: str) -> str:
     parse_options(text)
     return text
+
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+# OpenCV's colormaps by name; OpenCV itself is not loaded to read a setting (a test holds the two equal)
+COLORMAPS = (
+    "autumn", "bone", "cividis", "cool", "deepgreen", "hot", "hsv", "inferno", "jet", "magma", "ocean", "parula", "pink",
+    "plasma", "rainbow", "spring", "summer", "turbo", "twilight", "twilight_shifted", "viridis", "winter",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +131,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("MEDAI_WORKERS", "1", int, "warm worker processes on this machine, and runs at once"),
     Setting("MEDAI_BROKER_URL", "", _optional, "Celery broker of the warm workers; empty: the Postgres above"),
-    Setting("MEDAI_LOG_LEVEL", "INFO", str, "DEBUG, INFO, WARNING or ERROR"),
+    Setting(
+        "MEDAI_LOG_LEVEL",
+        "INFO",
+        str.upper,
+        "DEBUG, INFO, WARNING or ERROR, in the logs of the services; a terminal shows warnings and errors, or DEBUG",
+    ),
 )
 
 
@@ -203,12 +218,32 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
     return settings
 
 
+_AT_LEAST_ONE = ("studies_per_run", "fetch_concurrency", "max_attempts", "sensor_seconds", "workers")
+_NOT_NEGATIVE = ("stable_seconds", "reconcile_seconds", "retry_seconds", "history_days")
+_PORTS = ("web_port", "code_port", "orthanc_port", "dicom_port")
+
+
 def _validate(settings: Settings) -> None:
-    if not 0 <= settings.gradcam_alpha <= 1:
-        raise SettingsError("GRADCAM_ALPHA must lie between 0 and 1")
-    for attribute in ("studies_per_run", "fetch_concurrency", "max_attempts", "sensor_seconds", "workers"):
-        if getattr(settings, attribute) < 1:
-            raise SettingsError(f"MEDAI_{attribute.upper()} must be at least 1")
+    """Everything that can be known without opening anything, so that no study finds it out. Raises SettingsError."""
+    wrong = [] if 0 <= settings.gradcam_alpha <= 1 else ["GRADCAM_ALPHA must lie between 0 and 1"]
+    if settings.gradcam_colormap.lower() not in COLORMAPS:
+        wrong.append(f"GRADCAM_COLORMAP must be one of {', '.join(COLORMAPS)}")
+    if settings.log_level not in LOG_LEVELS:
+        wrong.append(f"MEDAI_LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
+    rules: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+        (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+        (_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "0 or more"),
+        (_PORTS, lambda value: 0 < value < 65536, "a port number from 1 to 65535"),
+    )
+    for attributes, holds, words in rules:
+        values = {attribute: getattr(settings, attribute) for attribute in attributes}
+        wrong += [
+            f"MEDAI_{name.upper()} must be {words}"
+            for name, value in values.items()
+            if value is not None and not holds(value)
+        ]
+    if wrong:
+        raise SettingsError("; ".join(wrong))
 
 
 def _dotenv(path: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from medai_pipeline.errors import SettingsError
-from medai_pipeline.settings import SETTINGS, Settings, read_settings
+from medai_pipeline.settings import COLORMAPS, SETTINGS, Settings, read_settings
 
 EXAMPLE = Path(__file__).resolve().parents[1] / ".env.example"
 
@@ -38,11 +38,47 @@ def test_the_environment_wins_over_the_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("variable", "text"),
-    [("MEDAI_WEB_PORT", "high"), ("GPU_ENABLED", "perhaps"), ("GRADCAM_ALPHA", "2"), ("MEDAI_WORKERS", "0")],
+    [
+        ("MEDAI_WEB_PORT", "high"),
+        ("GPU_ENABLED", "perhaps"),
+        ("GRADCAM_ALPHA", "2"),
+        ("GRADCAM_ALPHA", "nan"),
+        ("GRADCAM_COLORMAP", "mauve"),
+        ("MEDAI_WORKERS", "0"),
+        ("MEDAI_LOG_LEVEL", "CHATTY"),
+        ("MEDAI_STABLE_SECONDS", "-1"),
+        ("MEDAI_RECONCILE_SECONDS", "inf"),
+        ("MEDAI_RETRY_SECONDS", "nan"),
+        ("MEDAI_SENSOR_SECONDS", "0"),
+        ("MEDAI_HISTORY_DAYS", "-1"),
+        ("MEDAI_WEB_PORT", "0"),
+        ("MEDAI_CODE_PORT", "65536"),
+        ("MEDAI_ORTHANC_PORT", "-1"),
+        ("MEDAI_DICOM_PORT", "70000"),
+    ],
 )
 def test_a_value_that_makes_no_sense_is_an_error_that_names_the_variable(variable, text):
     with pytest.raises(SettingsError, match=variable):
         read_settings({variable: text})
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    with pytest.raises(SettingsError) as caught:
+        read_settings({"MEDAI_WEB_PORT": "0", "GRADCAM_COLORMAP": "mauve"})
+    assert "MEDAI_WEB_PORT" in str(caught.value) and "GRADCAM_COLORMAP" in str(caught.value)
+
+
+def test_the_colormaps_are_those_of_opencv():
+    import cv2
+
+    assert list(COLORMAPS) == sorted(
+        name.removeprefix("COLORMAP_").lower() for name in dir(cv2) if name.startswith("COLORMAP_")
+    )
+
+
+def test_names_are_read_in_any_case():
+    settings = read_settings({"MEDAI_LOG_LEVEL": "debug", "GRADCAM_COLORMAP": "JET"})
+    assert (settings.log_level, settings.gradcam_colormap) == ("DEBUG", "JET")
 
 
 def test_no_secret_shows_in_the_repr():
