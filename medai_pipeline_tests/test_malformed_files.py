@@ -119,6 +119,16 @@ def test_the_fast_pass_reads_what_the_thorough_one_reads(seed, data):
         assert (fast.transfer_syntax, fast.encoding) == (thorough.transfer_syntax, thorough.encoding)
 
 
+def test_text_where_numbers_are_expected_is_not_quoted():
+    """A sequence whose bytes pydicom reads as binary numbers once quoted the UIDs in it."""
+    reference = planted()["ReferencedImageSequence"]
+    dataset = image()
+    dataset.add(reference)
+    for vr in (b"FD", b"US", b"AT", b"OB"):
+        hold(written(dataset).replace(b"UI\x1c\x00", vr + b"\x1c\x00"))
+    hold(written(image(RescaleType=MARKER)).replace(b"\x28\x00\x54\x10LO", b"\x28\x00\x54\x10FD"))
+
+
 HEAD = bytes(128) + b"DICM" + b"\x02\x00\x10\x00UI\x14\x001.2.840.10008.1.2.1\0"
 
 

@@ -19,6 +19,7 @@ from medai_pipeline.dicom.hounsfield import why_not_hounsfield, why_not_suv
 from medai_pipeline.dicom.image import Image
 from medai_pipeline.dicom.limits import MAX_DECODED_BYTES, MAX_FRAMES_PREPARED
 from medai_pipeline.dicom.normalize import normalize
+from medai_pipeline.dicom.read import PYDICOM_TROUBLE
 from medai_pipeline.dicom.transfer_syntax import Kind, syntax
 from medai_pipeline.dicom.voi import presented
 from medai_pipeline.errors import NoPixels, UndecodablePixels, UnfitValues, UnsupportedImage
@@ -27,7 +28,8 @@ from medai_pipeline.records import InputContract, Instance, TensorItem
 __all__ = ["Image", "decode", "prepare"]
 
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", PIXEL_DATA: "PixelData"}
-_HEADER_GROUPS = (0x0008, 0x0028, 0x5200)
+_HEADER_GROUPS = (0x0028, 0x5200)
+_MODALITY = 0x00080060
 _NOT_FOR_MODELS = frozenset({"LOCALIZER", "SCOUT"})
 
 
@@ -65,7 +67,7 @@ def image_of(dataset: Dataset) -> Image:
             little = uid != "1.2.840.10008.1.2.2"
             elements = _header(dataset, little)
             pixels = dataset[tag]
-    except (ArithmeticError, AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError):
+    except PYDICOM_TROUBLE:
         pass  # what pydicom says may quote values
     if elements is None:
         raise UndecodablePixels("the object's description of its pixels cannot be read; correct it at its source")
@@ -77,7 +79,7 @@ def image_of(dataset: Dataset) -> Image:
 
 def _header(dataset: Dataset, little: bool) -> list[Element]:
     """The elements that describe pixels, written and read again: one reader for both kinds of data set."""
-    tags = [tag for tag in dataset.keys() if tag.group in _HEADER_GROUPS]  # noqa: SIM118 - iterating reads values
+    tags = [tag for tag in dataset.keys() if tag.group in _HEADER_GROUPS or tag == _MODALITY]  # noqa: SIM118 - iterating reads values
     header = Dataset({tag: dataset.get_item(tag) for tag in tags})
     implicit, was_little = dataset.original_encoding
     header.set_original_encoding(implicit, was_little, dataset.original_character_set)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
 from medai_pipeline.dicom.attributes import Attributes
@@ -30,7 +30,7 @@ from medai_pipeline.records import Identity, Problem
 
 _NOT_CANDIDATES = frozenset({"DICOMDIR", "LOCKFILE", "VERSION"})
 _PYTHON_TROUBLE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-_PYDICOM_TROUBLE = (*_PYTHON_TROUBLE, struct.error, InvalidDicomError)
+PYDICOM_TROUBLE = (*_PYTHON_TROUBLE, struct.error, InvalidDicomError, BytesLengthException)
 
 
 def parse(data: bytes, *, pixels: bool = True) -> Dataset:
@@ -46,7 +46,7 @@ def parse(data: bytes, *, pixels: bool = True) -> Dataset:
             dataset = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=not pixels)
             _fill_meta(dataset, part)
         return dataset
-    except _PYDICOM_TROUBLE:
+    except PYDICOM_TROUBLE:
         pass
     raise NotDicom("the file begins as DICOM but its elements cannot be read; send it again")
 
