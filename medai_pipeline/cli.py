@@ -212,6 +212,22 @@ def models_list() -> None:
     terminal().print(models_table(read_settings()))
 
 
+@models.command("convert")
+@click.argument("source", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
+def models_convert(source: Path, target: Path) -> None:
+    """A PyTorch checkpoint (.pt, .pth, .ckpt) as safetensors, which is what MODEL_PATH takes. No code in it is run.
+
+    \b
+    Examples:
+      medai models convert best.ckpt $MODEL_PATH/chest-xray-resnet50-1.safetensors
+    """
+    from medai_pipeline.models.checkpoint import convert
+
+    for line in convert(source, target):
+        click.echo(line)
+
+
 @models.command("train")
 @click.option("--demo", "is_demo", is_flag=True, required=True, help="Train the demo models on synthetic phantoms.")
 @click.option("--model", "name", default="all", show_default=True, help="One demo model's name, or all.")

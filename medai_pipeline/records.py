@@ -241,7 +241,8 @@ class StudyPrediction:
     `key_images[k]`: row indices of the images that show class k best, best first.
     `features` float32 (M, D, h, w) are the last feature maps of the rows in `feature_rows`, from the same forward pass;
     `head` (K, D) the linear head's weights: what a class activation map needs when the head is pooled and linear.
-    `head` is empty (0, 0) for other heads.
+    `head` is empty (0, 0) for other heads. `novelty`: how far the study lies from the model's training, above 1: not like
+    it; None where the model does not know.
     """
 
     study_key: str
@@ -259,6 +260,7 @@ class StudyPrediction:
     feature_rows: tuple[int, ...]
     head: np.ndarray
     demo: bool = False
+    novelty: float | None = None
     checks: tuple[QualityResult, ...] = ()
 
 

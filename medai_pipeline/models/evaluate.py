@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from medai_pipeline.models import metrics
+from medai_pipeline.models import familiarity, metrics
 from medai_pipeline.models.card import write_card
 from medai_pipeline.models.catalog import CatalogEntry
 from medai_pipeline.models.infer import aggregate, predict, probabilities_of
@@ -33,6 +33,10 @@ class Answers:
     weights: np.ndarray  # (N, K)
     studies: np.ndarray  # (N,)
     boxes: tuple[Any, ...]
+    pooled: np.ndarray  # (N, D)
+
+    def pooled_studies(self) -> list[np.ndarray]:
+        return [self.pooled[self.studies == study] for study in np.unique(self.studies)]
 
     def study_truth(self) -> np.ndarray:
         return np.stack([self.targets[self.studies == study].max(axis=0) for study in np.unique(self.studies)])
@@ -51,7 +55,7 @@ def answers(entry: CatalogEntry, network: Any, samples: Sequence[Any], batch_siz
     head = head_of(network)
     weight, bias = (tensor.detach().numpy() for tensor in (head.weight, head.bias))
     model = LoadedModel(dataclasses.replace(entry, temperature=1.0), network.eval(), "cpu", "", weight, bias)
-    logits, peaks, cell = [], [], 1.0
+    logits, peaks, pooled, cell = [], [], [], 1.0
     for start in range(0, len(samples), batch_size):
         images = predict(
             model, np.stack([s.pixels for s in samples[start : start + batch_size]]).astype(np.float32), batch_size
@@ -61,6 +65,7 @@ def answers(entry: CatalogEntry, network: Any, samples: Sequence[Any], batch_siz
         top = maps.reshape(*maps.shape[:2], -1).argmax(-1)
         peaks.append((np.stack([top % maps.shape[-1], top // maps.shape[-1]], -1) + 0.5) * cell)
         logits.append(images.logits)
+        pooled.append(images.pooled)
     return Answers(
         np.concatenate(logits),
         np.concatenate(peaks),
@@ -69,6 +74,7 @@ def answers(entry: CatalogEntry, network: Any, samples: Sequence[Any], batch_siz
         np.stack([s.weights for s in samples]),
         np.array([s.study for s in samples]),
         tuple(s.boxes for s in samples),
+        np.concatenate(pooled),
     )
 
 
@@ -125,6 +131,12 @@ def _pointing(test: Answers, probabilities: np.ndarray, entry: CatalogEntry, k: 
     return float(np.mean(hits)) if hits else float("nan")
 
 
+def write_familiarity(entry: CatalogEntry, known: Answers, held_out: Answers, out_dir: Path) -> None:
+    """What the features of validation images look like, and how far test studies stray from that: beside the weights."""
+    described = familiarity.with_limit(familiarity.fit(known.pooled), held_out.pooled_studies())
+    familiarity.write(described, out_dir / familiarity.features_file(entry))
+
+
 def report(
     entry: CatalogEntry,
     network: Any,
@@ -133,20 +145,23 @@ def report(
     out_dir: Path,
     training: dict[str, Any],
 ) -> dict[str, Any]:
-    """Fit, measure, and write `<name>-<version>` .safetensors, .json (what the catalog reads) and .md (the card)."""
+    """Fit, measure, and write `<name>-<version>` .safetensors, .features, .json (what the catalog reads) and .md (the card)."""
     import torch
     from safetensors.torch import save
 
     from medai_pipeline.models.network import head_of
     from medai_pipeline.models.train import weights_of
 
-    entry, gain = fitted(entry, answers(entry, network, validation))
+    known = answers(entry, network, validation)
+    entry, gain = fitted(entry, known)
     with torch.no_grad():
         head_of(network).bias.add_(torch.from_numpy(gain).float())
-    results = measure(entry, answers(entry, network, test))
+    held_out = answers(entry, network, test)
+    results = measure(entry, held_out)
     data = save(weights_of(network))
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / entry.weights_file).write_bytes(data)
+    write_familiarity(entry, known, held_out, out_dir)
     facts = {
         "weights_sha256": hashlib.sha256(data).hexdigest(),
         "temperature": round(entry.temperature, 4),

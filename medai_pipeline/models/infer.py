@@ -160,4 +160,5 @@ def _study(model: LoadedModel, tensors: StudyTensors, images: ImagePredictions, 
         feature_rows=tuple(kept),
         head=model.head_weight,
         demo=entry.demo,
+        novelty=model.familiarity.novelty(images.pooled) if model.familiarity else None,
     )

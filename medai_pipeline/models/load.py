@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medai_pipeline.errors import WeightsMissing, WeightsRefused
 from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, CatalogEntry
+from medai_pipeline.models.checkpoint import matched
+from medai_pipeline.models.familiarity import Familiarity, features_file, read
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +33,7 @@ class LoadedModel:
     weights_sha256: str
     head_weight: np.ndarray
     head_bias: np.ndarray
+    familiarity: Familiarity | None = None  # what its training's features look like, where that is known
 
 
 def weights_path(entry: CatalogEntry, models_path: Path | None) -> Path:
@@ -62,7 +65,9 @@ def load(entry: CatalogEntry, models_path: Path | None = None, device: str = "cp
     device = _device(device)
     key = (entry.name, entry.version, digest, device)
     if key not in _CACHE:
-        _CACHE[key] = _build(entry, data, digest, device)
+        _CACHE[key] = replace(
+            _build(entry, data, digest, device), familiarity=read(path.with_name(features_file(entry)))
+        )
     return _CACHE[key]
 
 
@@ -77,35 +82,21 @@ def _device(wanted: str) -> str:
 
 def _build(entry: CatalogEntry, data: bytes, digest: str, device: str) -> LoadedModel:
     from safetensors import SafetensorError
-    from safetensors.torch import load as read
+    from safetensors.torch import load as read_weights
 
     from medai_pipeline.models.network import build, head_of
 
     try:
-        state = read(data)
+        state = read_weights(data)
     except SafetensorError as error:
         raise WeightsRefused(f"weights of {entry.name} are not a safetensors file: {error}") from error
     network = build(entry)
-    _check(entry, state, network.state_dict())
-    network.load_state_dict(state, strict=False)  # only batch counters may be absent: _check has looked
+    state, prefix = matched(state, network.state_dict(), f"{entry.name}@{entry.version}")
+    if prefix:
+        log.info("%s: names of its weights begin with %r, which was taken off", entry.name, prefix)
+    network.load_state_dict(state, strict=False)  # only batch counters may be absent: `matched` has looked
     network = network.eval().to(device)
     head = head_of(network)
     weight = head.weight.detach().float().cpu().numpy()
     bias = head.bias.detach().float().cpu().numpy()
     return LoadedModel(entry, network, device, digest, weight, bias)
-
-
-def _check(entry: CatalogEntry, state: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Raises WeightsRefused with the names that are missing, unknown, of another shape, or not finite."""
-    needed = {name for name in expected if not name.endswith("num_batches_tracked")}
-    problems = {
-        "missing": sorted(needed - set(state)),
-        "unknown": sorted(set(state) - set(expected)),
-        "of another shape": sorted(n for n in needed & set(state) if state[n].shape != expected[n].shape),
-        "not finite": sorted(n for n, value in state.items() if not bool(value.isfinite().all())),
-    }
-    found = [
-        f"{what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" for what, names in problems.items() if names
-    ]
-    if found:
-        raise WeightsRefused(f"weights of {entry.name}@{entry.version} do not fit ({'; '.join(found)})")

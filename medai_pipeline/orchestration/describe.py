@@ -96,6 +96,7 @@ def prediction(value: StudyPrediction) -> Described:
         "weights": model.weights_sha256[:12],
         "demo model (synthetic phantoms)": value.demo,
         "findings": _table(rows),
+        **({} if value.novelty is None else {"distance from training (limit 1)": round(value.novelty, 2)}),
     }
     return Described(metadata, f"{model.name}@{model.version}:{model.weights_sha256[:16]}" if model.name else "none")
 

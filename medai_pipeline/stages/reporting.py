@@ -42,6 +42,7 @@ def report_study(
         problems=tensors.problems,
         no_model_reason=tensors.no_model_reason,
         assumed_body_part=tensors.body_part_assumed,
+        novelty=prediction.novelty,
         rules=default_rules(),
     )
     return build_report(

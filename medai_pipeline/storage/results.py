@@ -177,6 +177,7 @@ def _summary(prediction: StudyPrediction) -> dict[str, Any]:
     return {
         "multi_label": prediction.multi_label,
         "demo": prediction.demo,
+        "novelty": None if prediction.novelty is None else round(prediction.novelty, 4),
         "images": len({item.sop_instance_uid for item in prediction.items}),
         "findings": [
             {

@@ -56,12 +56,14 @@ def triage(
     problems: Sequence[Problem] = (),
     no_model_reason: str = "",
     assumed_body_part: bool = False,
+    novelty: float | None = None,
     rules: Rules | None = None,
 ) -> Triage:
     """Priority, reasons (most urgent first, then why a review is needed) and the review flag.
 
     The four sequences have one entry a label; all are empty when no model covers the study, and `no_model_reason` then
     says why: the study is routine and must be reviewed. Without `heatmaps` nothing is said about them.
+    `novelty` is how far the study lies from the model's training (`StudyPrediction`), None where nobody knows.
     "normal" means that nothing is present and nothing asks for a review. An unknown finding falls under the row "*".
     """
     rules = rules or default_rules()
@@ -72,6 +74,7 @@ def triage(
     urgent = sorted(_urgent(answers, rules), key=lambda found: found[0].rank)
     review = [
         *_no_model(answers, no_model_reason, rules),
+        *_unfamiliar(novelty, rules),
         *_unsure(answers, rules),
         *_unshown(answers, heatmaps, rules),
         *_incomplete(quality, problems, assumed_body_part, rules),
@@ -111,6 +114,11 @@ def _urgent(answers: Sequence[_Answer], rules: Rules) -> Iterator[tuple[Priority
 def _no_model(answers: Sequence[_Answer], reason: str, rules: Rules) -> Iterator[str]:
     if reason or not answers:
         yield rules.review_texts["no_model"].format(reason=reason or "no model answered.")
+
+
+def _unfamiliar(novelty: float | None, rules: Rules) -> Iterator[str]:
+    if novelty is not None and not novelty <= rules.novelty:  # also when it is no number
+        yield rules.review_texts["unfamiliar"].format(novelty=f"{novelty:.1f}", limit=f"{rules.novelty:.1f}")
 
 
 def _unsure(answers: Sequence[_Answer], rules: Rules) -> Iterator[str]:
