@@ -212,10 +212,13 @@ def write_report(report: Report, folder: Path) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Whole or not at all. Raises StorageFull with what to do."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Whole or not at all, for its owner alone (0600, new folders 0700). Raises StorageFull with what to do."""
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
+        temporary.touch(mode=0o600)
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:

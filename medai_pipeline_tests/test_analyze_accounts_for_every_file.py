@@ -126,10 +126,17 @@ def test_an_out_that_cannot_be_written_is_one_line_before_any_work(medai, tmp_pa
     assert not (tmp_path / "home").exists(), "not even a key was made"
 
 
-def test_what_is_written_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_trying_an_out_leaves_nothing_in_it(tmp_path: Path) -> None:
     require_writable(tmp_path / "a" / "out")
-    assert (tmp_path / "a" / "out").stat().st_mode & 0o777 == 0o700
     assert list((tmp_path / "a" / "out").iterdir()) == []
+
+
+def test_what_is_written_is_for_its_owner_alone(medai, tmp_path: Path) -> None:
+    written(tmp_path / "in", "chest-xray", 83)
+    assert medai("analyze", tmp_path / "in", "--out", tmp_path / "out").exit_code == 0
+    for made in (tmp_path / "out", tmp_path / "home"):
+        for path in (made, *made.rglob("*")):
+            assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_progress_moves_with_each_stage_of_each_study() -> None:

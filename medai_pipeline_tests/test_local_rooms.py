@@ -218,6 +218,13 @@ def test_where_no_orthanc_is_installed_the_error_says_what_to_install(monkeypatc
     assert "apt-get install orthanc" in str(caught.value) and "ORTHANC_URL" in str(caught.value)
 
 
+def test_a_home_that_is_made_here_is_private_and_one_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    assert stat.S_IMODE(Home(tmp_path / "new").make().root.stat().st_mode) == 0o700
+    (tmp_path / "there").mkdir(mode=0o750)
+    assert stat.S_IMODE(Home(tmp_path / "there").make().root.stat().st_mode) == 0o750
+    assert all(stat.S_IMODE(f.stat().st_mode) == 0o700 for f in (tmp_path / "there").iterdir())
+
+
 def test_the_orthanc_password_is_random_kept_and_private(home: Home, tmp_path: Path) -> None:
     first = LocalOrthanc(home, 1, 2, "medai")
     assert first.password == LocalOrthanc(home, 1, 2, "medai").password and len(first.password) >= 24

@@ -9,7 +9,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """MEDAI_HOME: everything the local stack writes. Its folders are for their owner alone (0700)."""
+    """MEDAI_HOME: everything the local stack writes. It and its folders are for their owner alone (0700).
+
+    Whoever made MEDAI_HOME before us chose its mode, which stays. Under root the embedded Postgres runs as another
+    account, which must pass through (0711).
+    """
 
     root: Path
 
@@ -39,7 +43,7 @@ class Home:
 
     def make(self) -> Home:
         """The folders, existing. `postgres` is left to initdb, which wants its own mode and owner."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.orthanc, self.dagster, self.logs, self.run, self.keys):
             folder.mkdir(mode=0o700, exist_ok=True)
             folder.chmod(0o700)

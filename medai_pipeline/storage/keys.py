@@ -104,7 +104,8 @@ def _create(path: Path) -> None:
     """A fresh secret at `path`, whole or not at all; when another process was faster, its file stays."""
     temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (path.parent.parent, path.parent):  # mkdir gives its mode to the last folder alone
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
