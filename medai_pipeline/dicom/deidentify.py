@@ -22,7 +22,6 @@ from pydicom.uid import UID_dictionary
 
 from medai_pipeline.dicom import documents
 from medai_pipeline.dicom.attributes import Attributes
-from medai_pipeline.dicom.bodypart import body_part
 from medai_pipeline.dicom.cleaning import Cleaner, Plan, Subject, Way
 from medai_pipeline.dicom.elements import (
     META_ENCODING,
@@ -37,7 +36,7 @@ from medai_pipeline.dicom.options import BASIC_CODE, DATES, Option, checked, in_
 from medai_pipeline.dicom.profile import PROFILE, profile_name
 from medai_pipeline.dicom.read import check_whole
 from medai_pipeline.dicom.residue import secrets
-from medai_pipeline.dicom.row import content_of, instance_row
+from medai_pipeline.dicom.row import instance_row
 from medai_pipeline.dicom.words import identity_words, tells_identity
 from medai_pipeline.dicom.written import Person, Written
 from medai_pipeline.errors import DeidentificationError
@@ -165,7 +164,7 @@ class Deidentifier:
         )
         written = Attributes(one.element for one in made.values())
         _require(written)
-        body: list[bytes] = [made[tag].data for tag in sorted(made)]
+        body: list[bytes | memoryview] = [piece for tag in sorted(made) for piece in made[tag].data]
         if syntax == DEFLATED:
             body = [_deflate(b"".join(body))]
         row = self._row(made.values(), written, attributes, syntax, digest)
@@ -179,9 +178,7 @@ class Deidentifier:
     ) -> Instance:
         """The table row, by what a reader finds in the bytes that are written: it can differ from what was meant."""
         private, identity = map(sum, zip(*(one.left for one in made), strict=True))
-        row = instance_row(written, lambda uid, _: uid, syntax, digest)
-        # These two are looked for in descriptions, which are gone by now; a term of a fixed vocabulary leaves.
-        row = replace(row, body_part=body_part(source), content=content_of(source))
+        row = instance_row(written, lambda uid, _: uid, syntax, digest, source)
         return replace(row, private_elements=private, identity_values=identity)
 
     def _person(self, part: Part10, attributes: Attributes, overlays: bool) -> Person:

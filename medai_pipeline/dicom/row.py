@@ -46,9 +46,18 @@ _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 
 
 def instance_row(
-    attributes: Attributes, new_uid: Callable[[str, int], str], transfer_syntax: str, sha256: str
+    attributes: Attributes,
+    new_uid: Callable[[str, int], str],
+    transfer_syntax: str,
+    sha256: str,
+    source: Attributes | None = None,
 ) -> Instance:
-    """The columns of one instance; UIDs through `new_uid(uid, tag)`."""
+    """The columns of one instance; UIDs through `new_uid(uid, tag)`.
+
+    Body part and content are looked for in the descriptions of `source`, where `attributes` have none left: terms of a
+    fixed vocabulary, so nothing else of it can be carried over.
+    """
+    described = source or attributes
     pixels = 0x00280010 in attributes
     return Instance(
         sop_instance_uid=new_uid(attributes.text(0x00080018), 0x00080018),
@@ -58,7 +67,7 @@ def instance_row(
         transfer_syntax_uid=transfer_syntax,
         modality=_term(attributes.text(0x00080060)),
         source_sha256=sha256,
-        body_part=body_part(attributes),
+        body_part=body_part(described),
         view_position=_among(attributes.text(0x00185101), _VIEWS),
         laterality=_among(attributes.text(0x00200062) or attributes.text(0x00200060), frozenset("LRBU")),
         photometric=_among(attributes.text(0x00280004), _PHOTOMETRIC),
@@ -75,7 +84,7 @@ def instance_row(
         image_type=tuple(value for value in attributes.texts(0x00080008) if value in _IMAGE_TYPES),
         burned_in_annotation=_among(attributes.text(0x00280301), frozenset({"YES", "NO"})),
         patient_identity_removed=_among(attributes.text(0x00120062), frozenset({"YES", "NO"})),
-        content=content_of(attributes),
+        content=content_of(described),
     )
 
 

@@ -10,17 +10,18 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from medai_pipeline.dicom.cleaning import Cleaner, Way
-from medai_pipeline.dicom.elements import Element, Encoding, Reader, encode
+from medai_pipeline.dicom.elements import Element, Encoding, Reader, encode, pieces
 from medai_pipeline.dicom.residue import Residue, residue
 
 _LONGEST = 512
 _MOST = 1024
+_COPIED = 1 << 16
 
 
 class Written(NamedTuple):
-    """One element: its bytes in the file, what a reader finds in them, and what is left of an identity there."""
+    """One element: its bytes in the file in pieces, what a reader finds in them, and what is left of an identity there."""
 
-    data: bytes
+    data: tuple[bytes | memoryview, ...]
     element: Element
     left: Residue
 
@@ -34,6 +35,7 @@ class Person:
         self._encoding = encoding
         self._hidden = hidden
         self._safe = safe  # safe private elements are kept
+        self._declared: dict[tuple[int, None, bytes], tuple[Element, Written]] = {}
         self._made: dict[tuple[int, bytes | None, bytes], Written | None] = {}
 
     def write(self, elements: Iterable[Element]) -> dict[int, Written]:
@@ -55,10 +57,20 @@ class Person:
         return found
 
     def as_is(self, element: Element) -> Written:
-        """An element that needs no cleaning."""
+        """An element that needs no cleaning. What is long (pixels) is not copied here, and stands for itself."""
+        if element.items is None and len(element.value) > _COPIED:
+            return Written(tuple(pieces([element], self._encoding)), element, Residue())
         data = encode([element], self._encoding)
         seen, _ = Reader(memoryview(data)).elements(0, len(data), self._encoding)
-        return Written(data, seen[0], residue(seen, self._hidden, self._safe))
+        return Written((data,), seen[0], residue(seen, self._hidden, self._safe))
+
+    def declared(self, element: Element) -> Written:
+        """The same for what is ours to say, which is the same in every object."""
+        key = (element.tag, None, b"" if element.items is not None else bytes(element.value))
+        made = self._declared.get(key)
+        if made is None or (made[0] is not element and element.items is not None):
+            made = self._declared[key] = (element, self.as_is(element))
+        return made[1]
 
     def _one(self, element: Element) -> Written | None:
         if element.items is not None or len(element.value) > _LONGEST:
