@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 TIMED = {
-    "decode": [("medai_pipeline.dicom.pixels", "decode")],
+    "decode": [("medai_pipeline.dicom.image", "Image.frame")],
     "inference": [("medai_pipeline.models.infer", "predict")],
     "explanation": [("medai_pipeline.stages", "explain_study")],  # the pictures' decoding among it
     "writing": [("medai_pipeline.analyze", "write_file")],
@@ -113,10 +113,12 @@ def timers() -> dict[str, float]:
     spent: dict[str, float] = defaultdict(float)
     for name, places in TIMED.items():
         spent[name] = 0.0
-        for module_name, function_name in places:
-            module = importlib.import_module(module_name)
-            if hasattr(module, function_name):
-                setattr(module, function_name, timed(getattr(module, function_name), spent, name))
+        for module_name, path in places:
+            holder: Any = importlib.import_module(module_name)
+            *parts, function_name = path.split(".")
+            for part in parts:
+                holder = getattr(holder, part)
+            setattr(holder, function_name, timed(getattr(holder, function_name), spent, name))
     return spent
 
 

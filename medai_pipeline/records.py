@@ -150,7 +150,10 @@ class DeidentifiedInstance:
 
 @dataclass(frozen=True, slots=True)
 class DeidentifiedStudy:
-    """The de-identified instances of one study revision; their files lie in the object store under `object_key`."""
+    """The de-identified instances of one study revision; their files lie in the object store under `object_key`.
+
+    `problems`: files that could not be used. `warnings`: what is wrong with files that are used, and with their series.
+    """
 
     study_key: str
     revision: int
@@ -159,6 +162,7 @@ class DeidentifiedStudy:
     instances: tuple[Instance, ...]
     problems: tuple[Problem, ...] = ()
     checks: tuple[QualityResult, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,3 +115,17 @@ def test_the_sites_model_is_used_for_what_it_is_made_for_and_the_demo_models_for
     preferred = ("chest-xray-resnet50",)
     assert normalize_study(studies["chest-xray"], objects, preferred).model == "chest-xray-resnet50"
     assert normalize_study(studies["chest-ct"], objects, preferred).model == "demo-chest-ct"
+
+
+def test_missing_slices_and_odd_objects_are_warnings_and_a_gap_asks_for_a_person() -> None:
+    study = make_study("chest-ct", 7, findings=(), slices=8)
+    kept = [dataset for n, dataset in enumerate(study.datasets) if n not in (3, 4)]
+    del kept[0].PhotometricInterpretation
+    kept[1].WindowCenter = [40, 50, 60]
+    objects = Memory()
+    manifest = fetch_study("k", 1, "d", map(to_bytes, kept), objects)
+    gapped, _ = deidentify_study(manifest, objects, Deidentifier(bytes(32)))
+    codes = {warning.code for warning in gapped.warnings}
+    assert {"series-gaps", "window"} <= codes
+    found = triage(["Nodule"], [0.02], [0.5], [0.01], problems=gapped.warnings)
+    assert found.review_required and any("about 2 slices missing" in reason for reason in found.reasons)

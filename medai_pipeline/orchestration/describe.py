@@ -56,6 +56,7 @@ def deidentified(value: DeidentifiedStudy) -> Described:
             "usable": len(usable),
             "left out": dict(reasons),
             "unreadable": _problems(value.problems),
+            "warnings": dict(Counter(warning.reason for warning in value.warnings).most_common(20)),
             "profile": value.profile,
             "instances (first 20)": _table(rows),
         },

@@ -11,6 +11,8 @@ from medai_pipeline.dicom.deidentify import PROFILE, Deidentifier
 from medai_pipeline.dicom.heading import count_patients, patient_of
 from medai_pipeline.dicom.read import identity_of, parse
 from medai_pipeline.dicom.select import select
+from medai_pipeline.dicom.series import series_problems
+from medai_pipeline.dicom.validate import problems as object_problems
 from medai_pipeline.errors import DeidentificationError, DicomError, StudyError
 from medai_pipeline.records import DeidentifiedStudy, Identity, Instance, Manifest, Problem, SourceInstance
 from medai_pipeline.stages.objects import Objects
@@ -40,7 +42,8 @@ def deidentify_study(
 ) -> tuple[DeidentifiedStudy, Identity]:
     """Every file of the manifest, screened for burned-in text and de-identified by PS3.15 Annex E.
 
-    A file that cannot be, or whose text stays doubtful, goes nowhere and is listed.
+    A file that cannot be, or whose text stays doubtful, goes nowhere and is listed. What is wrong with a file that can be
+    used, and with the slices of a series, is a warning.
 
     Of two files with one SOP Instance UID the first by digest is used. Raises StudyError when no file is left, and when
     the files are of several patients: what is made of one must never count for the other.
@@ -51,6 +54,7 @@ def deidentify_study(
     uids: dict[str, str] = {}
     used: set[str] = set()
     patients: set[tuple[str, str]] = set()
+    warnings: list[Problem] = []
     screener = Screener()
     for source in manifest.instances:
         subject = source.sha256[:SHORT_DIGEST]
@@ -72,6 +76,7 @@ def deidentify_study(
             problems.append(Problem("duplicate-instance", DUPLICATE, subject))
             continue
         used.add(result.instance.sop_instance_uid)
+        warnings += (replace(problem, subject=subject) for problem in object_problems(data))
         name = f"anonymized/{manifest.study_key}/{result.instance.sop_instance_uid}-{subject}.dcm"
         objects.put(name, result.data)
         uids.update(result.uids)
@@ -92,7 +97,9 @@ def deidentify_study(
         raise StudyError(
             f"none of the {len(manifest.instances)} files can be used: {counted(p.reason for p in problems)}"
         )
+    selected = select(instances)
     study = DeidentifiedStudy(
-        manifest.study_key, manifest.revision, manifest.source_digest, PROFILE, select(instances), tuple(problems)
-    )
+        manifest.study_key, manifest.revision, manifest.source_digest, PROFILE, selected, tuple(problems),
+        warnings=(*warnings, *series_problems(selected)),
+    )  # fmt: skip
     return study, replace(identity, uids=uids)

@@ -39,7 +39,7 @@ def report_study(
         prediction.uncertainty.tolist(),
         quality=quality,
         heatmaps=heatmaps,
-        problems=tensors.problems,
+        problems=(*tensors.problems, *study.warnings),
         no_model_reason=tensors.no_model_reason,
         assumed_body_part=tensors.body_part_assumed,
         novelty=prediction.novelty,
