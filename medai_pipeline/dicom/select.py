@@ -93,6 +93,12 @@ class Rule:
     applies: Callable[[Instance], str]
 
 
+def known_no_image(instance: Instance) -> bool:
+    """Whether its SOP Class says that it is no image: a report, a key object, a presentation state, ..."""
+    rest = instance.sop_class_uid.removeprefix(_ROOT)
+    return rest != instance.sop_class_uid and any(_begins(rest, start) for start, _ in NOT_IMAGES)
+
+
 def _not_an_image(instance: Instance) -> str:
     """By SOP Class: reports, presentation states, dose reports, segmentations; and what is not known to be an image."""
     uid = instance.sop_class_uid

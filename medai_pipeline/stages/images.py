@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from medai_pipeline.dicom.select import known_no_image
 from medai_pipeline.errors import DicomError, NoUsableImages
 from medai_pipeline.records import DeidentifiedStudy, Instance, Problem, StudyTensors, TensorItem
 from medai_pipeline.stages.batching import IMAGES_PER_STUDY, evenly
@@ -31,10 +32,12 @@ def normalize_study(study: DeidentifiedStudy, objects: Objects, models: Sequence
 
     `models`: names the site prefers to the demo models, as `catalog.choose` takes them. Of a study of several kinds of
     images the most frequent kind that a model covers is read; the others are problems of their own, so that nobody takes
-    them for read. A study no model covers comes back without pixels and with the reason; a study without one usable
-    image raises NoUsableImages.
+    them for read. A study no model covers comes back without pixels and with the reason, and so does one of reports, key
+    objects and presentation states alone, which is nothing wrong; one whose images cannot be used raises NoUsableImages.
     """
     images = [instance for instance in study.instances if instance.usable]
+    if not images and not study.problems and study.instances and all(map(known_no_image, study.instances)):
+        return _nothing_to_read(study)
     if not images:
         reasons = [i.reason for i in study.instances] + [p.reason for p in study.problems]
         raise NoUsableImages(f"no image that a model may see: {counted(reasons)}")
@@ -59,6 +62,14 @@ def normalize_study(study: DeidentifiedStudy, objects: Objects, models: Sequence
         problems=(*study.problems, *problems, *(_not_read(image, kind) for image in others)),
         no_model_reason="",
         body_part_assumed=choice.assumed,
+    )
+
+
+def _nothing_to_read(study: DeidentifiedStudy) -> StudyTensors:
+    modality = Counter(instance.modality for instance in study.instances).most_common(1)[0][0]
+    reason = f"the study holds no image: nothing to analyse ({counted(i.reason for i in study.instances)})."
+    return StudyTensors(
+        study.study_key, study.revision, modality, "", "", None, np.zeros((0, 0, 0, 0), np.float32), (), (), reason
     )
 
 
