@@ -158,7 +158,9 @@ class _Chunk:
         predictions = self.checked("check", stages.check_predictions(list(good.values())))
 
         def explain(key: str, prediction: Any) -> Any:
-            maps = stages.explain_study(prediction, tensors[key], studies[key], self.folders[key], self.job.drawing)
+            maps = stages.explain_study(
+                prediction, tensors[key], studies[key], self.folders[key], self.job.drawing, self.job.inference
+            )
             run = stages.Run("", datetime.now(UTC))
             report = stages.report_study(studies[key], tensors[key], prediction, maps, run)
             write_report(report, self.job.out / key)

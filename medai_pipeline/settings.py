@@ -16,6 +16,7 @@ from typing import Any
 
 from medai_pipeline.dicom.options import parse_options
 from medai_pipeline.errors import SettingsError
+from medai_pipeline.explain.methods import ALL_METHODS
 
 
 def _flag(text: str) -> bool:
@@ -46,6 +47,12 @@ def _addresses(text: str) -> str:
 
 def _options(text: str) -> str:
     parse_options(text)
+    return text
+
+
+def _method(text: str) -> str:
+    if text not in ALL_METHODS:
+        raise ValueError(f"expected one of {', '.join(ALL_METHODS)}")
     return text
 
 
@@ -88,6 +95,18 @@ SETTINGS: tuple[Setting, ...] = (
         "models to use before the demo ones, for what each is made for, separated by commas (see medai models list)",
     ),
     Setting("GPU_ENABLED", "true", _flag, "use CUDA when there is one; without one the CPU serves"),
+    Setting(
+        "GRADCAM_METHOD",
+        "gradcam",
+        _method,
+        "how heatmaps are made: gradcam, gradcam++, xgradcam, hirescam, layercam, scorecam or scorecam-exact (minutes)",
+    ),
+    Setting(
+        "GRADCAM_LAYERS",
+        "",
+        _names,
+        "layers of the network that heatmaps are read from, with commas; several are fused; empty: the last one that fits",
+    ),
     Setting(
         "GRADCAM_COLORMAP", "inferno", str, "OpenCV colormap of overlays (colour-blind safe by default; jet is known)"
     ),
@@ -152,6 +171,8 @@ class Settings:
     model_path: str | None
     models: tuple[str, ...]
     gpu_enabled: bool
+    gradcam_method: str
+    gradcam_layers: tuple[str, ...]
     gradcam_colormap: str
     gradcam_alpha: float
     home: str

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from medai_pipeline.errors import SettingsError
+from medai_pipeline.explain.methods import ALL_METHODS
 
 WeightFunction: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _PLACES = (1, 2)
@@ -54,8 +55,6 @@ METHODS: Mapping[str, WeightFunction] = {
     "hirescam": _hirescam,
     "layercam": _layercam,
 }
-SCORECAM, SCORECAM_EXACT = "scorecam", "scorecam-exact"  # ask the network instead of its gradients: see `scorecam`
-ALL_METHODS = (*METHODS, SCORECAM, SCORECAM_EXACT)
 
 
 def class_map(features: np.ndarray, head_row: np.ndarray, method: str = "gradcam") -> np.ndarray:

@@ -2,33 +2,87 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 import numpy as np
 
+from medai_pipeline.errors import SettingsError
 from medai_pipeline.explain.cam import class_map
+from medai_pipeline.explain.gradients import layer_maps
+from medai_pipeline.explain.methods import ALL_METHODS, SCORECAM, SCORECAM_EXACT
+from medai_pipeline.explain.network import Network
 from medai_pipeline.explain.quality import judge
 from medai_pipeline.explain.regions import regions
+from medai_pipeline.explain.scorecam import PASSES, score_maps
 from medai_pipeline.records import Heatmap, StudyHeatmaps, StudyPrediction, StudyTensors
 
 NOT_A_FINDING = frozenset({"normal", "no finding", "no tumour", "no tumor"})
 
 
 def explain(
-    prediction: StudyPrediction, tensors: StudyTensors, *, method: str = "gradcam", top: int = 3, images: int = 1
+    prediction: StudyPrediction,
+    tensors: StudyTensors,
+    *,
+    method: str = "gradcam",
+    top: int = 3,
+    images: int = 1,
+    network: Network | None = None,
 ) -> StudyHeatmaps:
     """Heatmaps of the classes that are present (at most `top`, surest first), else of the one most probable class.
 
-    Only a present finding has regions: what is not there has no place.
-    Each on its best `images` key images among those whose features were kept. No network is run. A prediction without
-    a pooled linear head has no maps here: see `reference`.
+    Only a present finding has regions: what is not there has no place. Each on its best `images` key images.
+    With a pooled linear head no pass of the network is needed for a map. Other heads, other layers than the last, and
+    Score-CAM ask the `network`; without it a prediction of another head has no maps.
 
-    Raises SettingsError when no such method is known.
+    Raises SettingsError when no such method is known, ModelError when the network has no layer to explain.
     """
-    maps: list[Heatmap] = []
-    if prediction.head.size:
-        for index in explained_classes(prediction, top):
-            rows = [row for row in prediction.key_images[index] if row in prediction.feature_rows]
-            maps.extend(_heatmap(prediction, tensors, index, row, method) for row in rows[:images])
-    return StudyHeatmaps(study_key=prediction.study_key, revision=prediction.revision, heatmaps=tuple(maps))
+    if method not in ALL_METHODS:
+        raise SettingsError(f"unknown explanation method {method}; use one of {', '.join(ALL_METHODS)}")
+    classes = explained_classes(prediction, top)
+    wanted = [(index, row) for index in classes for row in _rows(prediction, index, network)[:images]]
+    together: dict[int, list[int]] = defaultdict(list)
+    for index, row in wanted:
+        together[row].append(index)
+    found: dict[tuple[int, int], Heatmap] = {}
+    for row, indices in together.items():
+        for index, values in zip(indices, class_maps(prediction, tensors, row, indices, method, network), strict=True):
+            found[index, row] = _heatmap(prediction, tensors, index, row, method, values, network)
+    return StudyHeatmaps(
+        prediction.study_key, prediction.revision, tuple(found[pair] for pair in wanted if pair in found)
+    )
+
+
+def class_maps(
+    prediction: StudyPrediction,
+    tensors: StudyTensors,
+    row: int,
+    classes: Sequence[int],
+    method: str = "gradcam",
+    network: Network | None = None,
+) -> list[np.ndarray]:
+    """The heat of some classes on one image, float32 (h, w) in [0, 1] each: the cheapest way that serves the method."""
+    pooled = bool(prediction.head.size) and row in prediction.feature_rows and not (network and network.layers)
+    features = prediction.features[prediction.feature_rows.index(row)] if pooled else None
+    if method not in (SCORECAM, SCORECAM_EXACT):
+        if features is not None:
+            return [class_map(features, prediction.head[index], method) for index in classes]
+        return layer_maps(network.views(tensors.pixels[row], classes), method) if network else []
+    if network is None:
+        return []
+    if features is None:
+        features = network.views(tensors.pixels[row], classes[:1])[0].features
+    passes = None if method == SCORECAM_EXACT else PASSES
+    maps = score_maps(tensors.pixels[row], features, network.logits, passes=passes)
+    return [maps[index] for index in classes]
+
+
+def _rows(prediction: StudyPrediction, index: int, network: Network | None) -> list[int]:
+    """The key images of a class that can be explained, best first."""
+    rows = list(prediction.key_images[index])
+    if prediction.head.size and not (network and network.layers):
+        return [row for row in rows if row in prediction.feature_rows]
+    return rows if network else []
 
 
 def explained_classes(prediction: StudyPrediction, top: int) -> list[int]:
@@ -49,13 +103,19 @@ def caption(prediction: StudyPrediction, heatmap: Heatmap) -> str:
     return f"{heatmap.label} {probability:.0%}" + ("" if present else " (below threshold)")
 
 
-def _heatmap(prediction: StudyPrediction, tensors: StudyTensors, index: int, row: int, method: str) -> Heatmap:
-    item = prediction.items[row]
-    plane = tensors.pixels[row].mean(axis=0) if tensors.pixels.shape[1] > 1 else tensors.pixels[row, 0]
-    values = class_map(prediction.features[prediction.feature_rows.index(row)], prediction.head[index], method)
-    numbers, reliable, reason = judge(values, plane)
+def _heatmap(
+    prediction: StudyPrediction,
+    tensors: StudyTensors,
+    index: int,
+    row: int,
+    method: str,
+    values: np.ndarray,
+    network: Network | None,
+) -> Heatmap:
+    item, image = prediction.items[row], tensors.pixels[row]
+    numbers, reliable, reason = judge(values, image.mean(axis=0))
     present = bool(prediction.probabilities[index] >= prediction.thresholds[index])
-    found = regions(values, item.placement, plane.shape, item.spacing_mm) if reliable and present else ()
+    found = regions(values, item.placement, image.shape[1:], item.spacing_mm) if reliable and present else ()
     return Heatmap(
         label=prediction.labels[index],
         method=method,
@@ -66,4 +126,5 @@ def _heatmap(prediction: StudyPrediction, tensors: StudyTensors, index: int, row
         reliable=reliable,
         reason=reason,
         present=present,
+        layers=tuple(layer.name for layer in network.targets(image)) if network else (),
     )

@@ -24,7 +24,10 @@ KEY_IMAGES = 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImagePredictions:
-    """N images: calibrated `probabilities` and `logits` (N, K), last `features` (N, D, h, w), their mean `pooled` (N, D)."""
+    """N images: calibrated `probabilities` and `logits` (N, K), last `features`, what the head saw of them `pooled` (N, D).
+
+    `features` (N, D, h, w) when the head is pooled, else as the network has them.
+    """
 
     probabilities: np.ndarray
     logits: np.ndarray
@@ -65,7 +68,7 @@ def _one_batch(model: LoadedModel, pixels: np.ndarray, start: int, size: int) ->
         batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + size], dtype=np.float32))
         try:
             with torch.inference_mode():
-                outputs = forward(model.network, batch.to(model.device))
+                outputs = forward(model.network, batch.to(model.device), model.pooled)
                 return tuple(output.float().cpu().numpy() for output in outputs), size
         except torch.OutOfMemoryError as error:
             if size == 1:
@@ -156,9 +159,11 @@ def _study(model: LoadedModel, tensors: StudyTensors, images: ImagePredictions, 
         uncertainty=deviation[deciding, range(len(keys))].astype(np.float32),
         thresholds=np.asarray(entry.thresholds, np.float32),
         key_images=keys,
-        features=images.features[kept].astype(np.float32),
+        features=images.features[kept].astype(np.float32)
+        if model.pooled
+        else np.zeros((len(kept), 0, 0, 0), np.float32),
         feature_rows=tuple(kept),
-        head=model.head_weight,
+        head=model.head_weight if model.pooled else np.zeros((0, 0), np.float32),
         demo=entry.demo,
         novelty=model.familiarity.novelty(images.pooled) if model.familiarity else None,
     )

@@ -25,7 +25,10 @@ _CACHE: dict[tuple[str, str, str, str], LoadedModel] = {}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A network with its weights on a device. `head_weight` (K, D) and `head_bias` (K,) are its linear head's."""
+    """A network with its weights on a device. `head_weight` (K, D) and `head_bias` (K,) are its linear head's.
+
+    `pooled`: the head sees the mean of the last feature maps, so that explanations need no gradient. Asked, not assumed.
+    """
 
     entry: CatalogEntry
     network: torch.nn.Module
@@ -33,6 +36,7 @@ class LoadedModel:
     weights_sha256: str
     head_weight: np.ndarray
     head_bias: np.ndarray
+    pooled: bool = True
     familiarity: Familiarity | None = None  # what its training's features look like, where that is known
 
 
@@ -84,7 +88,7 @@ def _build(entry: CatalogEntry, data: bytes, digest: str, device: str) -> Loaded
     from safetensors import SafetensorError
     from safetensors.torch import load as read_weights
 
-    from medai_pipeline.models.network import build, head_of
+    from medai_pipeline.models.network import build, has_pooled_head, head_of
 
     try:
         state = read_weights(data)
@@ -99,4 +103,5 @@ def _build(entry: CatalogEntry, data: bytes, digest: str, device: str) -> Loaded
     head = head_of(network)
     weight = head.weight.detach().float().cpu().numpy()
     bias = head.bias.detach().float().cpu().numpy()
-    return LoadedModel(entry, network, device, digest, weight, bias)
+    pooled = has_pooled_head(network, entry.contract, device)
+    return LoadedModel(entry, network, device, digest, weight, bias, pooled)

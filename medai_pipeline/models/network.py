@@ -1,4 +1,4 @@
-"""A catalog entry as a timm network with a pooled linear head, and its forward pass in one piece. No weights, no data."""
+"""A catalog entry as a timm network with a linear head, and its forward pass in one piece. No weights, no data."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torch import nn
 
 from medai_pipeline.errors import ModelError
 from medai_pipeline.models.catalog import CatalogEntry
+from medai_pipeline.records import InputContract
 
 
 def build(entry: CatalogEntry) -> nn.Module:
-    """The architecture with random weights, in evaluation mode. Raises ModelError when its head is not pooled and linear."""
+    """The architecture with random weights, in evaluation mode. Raises ModelError when its head is not linear."""
     import timm  # seconds to import
 
     options: dict[str, Any] = {
@@ -27,7 +28,7 @@ def build(entry: CatalogEntry) -> nn.Module:
         **options,
     )
     if not isinstance(head_of(model), nn.Linear):
-        raise ModelError(f"{entry.name}: its head is not linear; choose an architecture with a pooled linear head")
+        raise ModelError(f"{entry.name}: its head is not linear; choose an architecture with a linear head")
     return model.eval()
 
 
@@ -35,8 +36,37 @@ def head_of(model: nn.Module) -> nn.Linear:
     return model.get_classifier()  # type: ignore[operator,return-value]
 
 
-def forward(model: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One pass: last feature maps (N, D, h, w), pooled features (N, D) and logits (N, K)."""
+def has_pooled_head(model: nn.Module, contract: InputContract, device: str = "cpu") -> bool:
+    """Whether its own logits are the linear head of the mean of its last feature maps: asked with an image of noise.
+
+    Architectures that normalize or convolve after pooling (ConvNeXt, MobileNetV3), and those of tokens, are not so.
+    Raises ModelError when the head is not even linear in what the network calls its features: no numbers could be trusted.
+    """
+    noise = torch.rand(
+        1, contract.channels, contract.height, contract.width, generator=torch.Generator().manual_seed(0)
+    )
+    noise = (noise * (contract.high - contract.low) + contract.low).to(device)
+    with torch.inference_mode():
+        own = model(noise)
+        features, pooled, logits = forward(model, noise, pooled=False)
+        if not _same(logits, own):
+            raise ModelError("its last layer does not give its answer; choose an architecture with a linear head")
+        if features.ndim != 4 or features.shape[1] != head_of(model).in_features:
+            return False
+        return _same(head_of(model)(features.mean((2, 3))), own)
+
+
+def forward(
+    model: nn.Module, pixels: torch.Tensor, pooled: bool = True
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One pass: last feature maps (N, D, h, w), what the linear head sees (N, D) and logits (N, K).
+
+    With a `pooled` head it sees the mean of the maps; otherwise what the network makes of them.
+    """
     features = model.forward_features(pixels)  # type: ignore[operator]
-    pooled = features.mean((2, 3))
-    return features, pooled, head_of(model)(pooled)
+    seen = features.mean((2, 3)) if pooled else model.forward_head(features, pre_logits=True)  # type: ignore[operator]
+    return features, seen, head_of(model)(seen)
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool((one - other).abs().max() <= 1e-3 * (1 + other.abs().max()))

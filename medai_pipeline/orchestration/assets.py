@@ -131,6 +131,7 @@ def gradcam_maps(
             anonymized_instances[key],
             services.objects,
             services.drawing,
+            services.inference,
         )
 
     def shown(maps: StudyHeatmaps) -> Any:

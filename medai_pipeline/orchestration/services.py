@@ -111,7 +111,8 @@ class Services:
     def drawing(self) -> Drawing:
         from medai_pipeline.stages import Drawing
 
-        return Drawing(colormap=self.settings.gradcam_colormap, alpha=self.settings.gradcam_alpha)
+        known = self.settings
+        return Drawing(known.gradcam_method, known.gradcam_layers, known.gradcam_colormap, known.gradcam_alpha)
 
     @property
     def watch(self) -> Watch:

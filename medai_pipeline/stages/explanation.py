@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from medai_pipeline.errors import ModelError
 from medai_pipeline.records import DeidentifiedStudy, Heatmap, StudyHeatmaps, StudyPrediction, StudyTensors
 from medai_pipeline.stages.objects import Objects
+from medai_pipeline.stages.prediction import Inference
+
+if TYPE_CHECKING:
+    from medai_pipeline.explain.network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +22,7 @@ class Drawing:
     """How heatmaps are made and drawn."""
 
     method: str = "gradcam"
+    layers: tuple[str, ...] = ()
     colormap: str = "inferno"
     alpha: float = 0.45
 
@@ -24,10 +33,12 @@ def explain_study(
     study: DeidentifiedStudy,
     objects: Objects,
     drawing: Drawing,
+    inference: Inference | None = None,
 ) -> StudyHeatmaps:
     """Maps for the top findings, and a picture of each that says which image it is, in the window that the model saw.
 
-    Heat that is not reliable, or of a finding that is not present, is kept but not drawn.
+    Heat that is not reliable, or of a finding that is not present, is kept but not drawn. `inference` finds the network
+    that predicted, to be asked again; without it maps come from the kept features alone, and are judged by themselves.
     """
     from medai_pipeline.dicom.render import display
     from medai_pipeline.dicom.whereabouts import whereabouts
@@ -37,7 +48,8 @@ def explain_study(
 
     if not prediction.labels:
         return StudyHeatmaps(prediction.study_key, prediction.revision, ())
-    maps = explain(prediction, tensors, method=drawing.method)
+    network = network_of(prediction, inference, drawing.layers) if inference else None
+    maps = explain(prediction, tensors, method=drawing.method, network=network)
     by_uid = {i.sop_instance_uid: i for i in study.instances}
     in_series = Counter(i.series_instance_uid for i in study.instances)
     overlays: dict[str, bytes] = {}
@@ -62,3 +74,21 @@ def explain_study(
             withheld=heatmap.withheld,
         )
     return replace(maps, heatmaps=tuple(found), overlays=overlays)
+
+
+def network_of(prediction: StudyPrediction, inference: Inference, layers: tuple[str, ...] = ()) -> Network:
+    """The very network that predicted. Raises ModelError when other weights lie in its place now."""
+    from medai_pipeline.explain.network import Network
+    from medai_pipeline.models.catalog import entry
+    from medai_pipeline.models.infer import predict
+    from medai_pipeline.models.load import load
+
+    model = load(entry(prediction.model.name), inference.models_path, "cuda" if inference.gpu else "cpu")
+    if model.weights_sha256 != prediction.model.weights_sha256:
+        raise ModelError(f"the weights of {model.entry.name} have changed since the prediction: predict again")
+
+    def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        said = predict(model, images, inference.batch_size)
+        return said.probabilities, said.logits
+
+    return Network(model.network, answer, model.device, layers)
