@@ -121,7 +121,7 @@ def to_mask(lines: list[Line], identity: IdentityWords, before: Iterable[Box] = 
     """
     earlier = list(before)
     boxes = [line.box for line in lines if identifies(line, identity)] + _spelled(lines)
-    rest = [line for line in lines if line.box not in boxes and _share_inside(line.box, earlier) < 0.5]
+    rest = [line for line in lines if line.box not in boxes and share_inside(line.box, earlier) < 0.5]
     grown = True
     while grown:
         beside = [line for line in rest if any(_belongs(line, other) for other in (*boxes, *earlier))]
@@ -133,7 +133,7 @@ def to_mask(lines: list[Line], identity: IdentityWords, before: Iterable[Box] = 
 
 def _belongs(line: Line, masked: Box) -> bool:
     """Whether a line is part of a masked one: unreadable beside it, or a letter or two right at it."""
-    if _settled(line):
+    if is_settled(line):
         return len(fold(line.text)) <= 2 and _touches(line.box, masked)
     return (bool(fold(line.text)) or line.found >= 0.8) and _same_line(line.box, masked)
 
@@ -156,7 +156,7 @@ def _touches(one: Box, other: Box) -> bool:
     return _follow(one, other, _LETTERS) or _follow(_turned(one), _turned(other), _LETTERS)
 
 
-def _share_inside(box: Box, others: list[Box]) -> float:
+def share_inside(box: Box, others: list[Box]) -> float:
     """How much of a box lies in the fullest of the others: a mask's own outline may look like a letter."""
     width, height = _sides(box)
     shared = (
@@ -171,7 +171,7 @@ def identifies(line: Line, identity: IdentityWords) -> bool:
     letters = len(fold(line.text))
     if letters >= 2 and line.read >= 0.2 and identity.matches(line.text):
         return True
-    if _settled(line):
+    if is_settled(line):
         return False
     width, height = _sides(line.box)
     line_like = max(width, height) >= 2.5 * min(width, height)
@@ -180,15 +180,16 @@ def identifies(line: Line, identity: IdentityWords) -> bool:
     return line.read >= _READ or (line_like and line.found >= _SCRIPT)
 
 
-def _settled(line: Line) -> bool:
+def is_settled(line: Line) -> bool:
     """Whether a line is well read and harmless."""
     return line.read >= 0.5 and bool(line.text) and is_harmless(line.text)
 
 
 def _same_line(one: Box, other: Box, gap: float = _GAP) -> bool:
     """Whether two boxes follow each other on one line, which runs across or up and down."""
-    if _upended(one, other):
-        return _follow(_turned(one), _turned(other), gap)
+    if _upended(one) or _upended(other):
+        crossing = _upended(_turned(one)) or _upended(_turned(other))
+        return not crossing and _follow(_turned(one), _turned(other), gap)
     return _follow(one, other, gap)
 
 
@@ -199,9 +200,9 @@ def _follow(one: Box, other: Box, gap: float) -> bool:
     return overlap >= 0.6 * min(heights) and max(heights) <= 2.5 * min(heights) and apart <= gap * min(heights)
 
 
-def _upended(one: Box, other: Box) -> bool:
-    """Whether one of both is higher than wide, as words are on a line that runs up or down."""
-    return any(box[3] - box[1] > 1.6 * (box[2] - box[0]) for box in (one, other))
+def _upended(box: Box) -> bool:
+    """Whether a box is higher than wide, as words are on a line that runs up or down."""
+    return box[3] - box[1] > 1.6 * (box[2] - box[0])
 
 
 def _turned(box: Box) -> Box:

@@ -17,7 +17,16 @@ from medai_pipeline.burned_in.gate import text_like
 from medai_pipeline.burned_in.masking import masked
 from medai_pipeline.burned_in.ocr import Box, Line
 from medai_pipeline.burned_in.pictures import picture_of, window_picture
-from medai_pipeline.burned_in.reading import identifies, is_text, lines_around, lines_at_a_glance, lines_of, to_mask
+from medai_pipeline.burned_in.reading import (
+    identifies,
+    is_settled,
+    is_text,
+    lines_around,
+    lines_at_a_glance,
+    lines_of,
+    share_inside,
+    to_mask,
+)
 from medai_pipeline.burned_in.words import IdentityWords, identity_words
 from medai_pipeline.dicom.image import Image
 from medai_pipeline.dicom.read import check_whole, parse
@@ -138,22 +147,25 @@ class _Search:
     def _read(self, picture: np.ndarray, shown: np.ndarray) -> set[Box]:
         """Boxes to mask, found in `shown` and in what is left after each masking."""
         boxes: set[Box] = set()
+        calm: list[Box] = []  # lines read as harmless: they need not be read so again, with something black beside them
         for _ in range(_PASSES):
-            lines = lines_of(shown)
-            fresh = {_grown(box, picture.shape) for box in self._to_mask(lines, boxes)}
+            lines = self._lines(shown, calm)
+            fresh = {_grown(box, picture.shape) for box in to_mask(lines, self.identity, boxes | self._static)}
             if not fresh:
                 return boxes
             self.text_found = True
+            calm += [line.box for line in lines if is_settled(line)]
             boxes |= fresh
             shown = _black(shown, fresh)
-        if any(identifies(line, self.identity) for line in lines_of(shown)):
+        if any(identifies(line, self.identity) for line in self._lines(shown, calm)):
             raise DeidentificationError(
                 "the image shows text that masking does not remove; look at it before it is used"
             )
         return boxes
 
-    def _to_mask(self, lines: list[Line], boxes: set[Box]) -> list[Box]:
-        return to_mask(lines, self.identity, boxes | self._static) if lines else []
+    def _lines(self, picture: np.ndarray, calm: list[Box]) -> list[Line]:
+        lines = lines_of(picture)
+        return [line for line in lines if share_inside(line.box, calm) < 0.7 or self.identity.matches(line.text)]
 
     @property
     def identity(self) -> IdentityWords:
@@ -169,8 +181,14 @@ def _changed(before: np.ndarray, now: np.ndarray, cells: tuple[int, int]) -> np.
 
 
 def _grown(box: Box, shape: tuple[int, ...]) -> Box:
+    """A box with a margin, wider at the ends of its line: there a letter may be cut off, above all where it runs upwards."""
     x0, y0, x1, y1 = box
-    return max(0, x0 - _MARGIN), max(0, y0 - _MARGIN), min(shape[1], x1 + _MARGIN), min(shape[0], y1 + _MARGIN)
+    along_x, along_y = _MARGIN, _MARGIN
+    if y1 - y0 > 1.6 * (x1 - x0):
+        along_y += (x1 - x0) * 2 // 5
+    else:
+        along_x += (y1 - y0) // 6
+    return max(0, x0 - along_x), max(0, y0 - along_y), min(shape[1], x1 + along_x), min(shape[0], y1 + along_y)
 
 
 def _black(picture: np.ndarray, boxes: set[Box]) -> np.ndarray:

@@ -448,4 +448,6 @@ def _harmless(token: str) -> bool:
 
 
 def _known(word: str) -> bool:
-    return word in HARMLESS or (len(word) >= 3 and fold(word) in _FOLDED)
+    if word in HARMLESS or (len(word) >= 3 and fold(word) in _FOLDED):
+        return True
+    return len(word) >= 6 and any(_near(known, fold(word)) for known in _FOLDED if len(known) >= 7)
