@@ -85,8 +85,8 @@ def _mr(seed: int, training: bool) -> list[PhantomImage]:
 
 RECIPES: dict[str, Recipe] = {
     "demo-chest-xray": Recipe(3500, 250, 7, _films),
-    "demo-chest-ct": Recipe(900, 110, 8, _ct, keep=4),
-    "demo-brain-mr": Recipe(900, 110, 7, _mr, keep=4),
+    "demo-chest-ct": Recipe(1500, 150, 9, _ct, keep=5),
+    "demo-brain-mr": Recipe(900, 150, 8, _mr, keep=4),
 }
 
 

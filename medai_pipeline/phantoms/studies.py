@@ -156,5 +156,5 @@ _DEMO: tuple[dict[str, Any], ...] = (
     {"kind": "chest-ct", "seed": 107, "findings": ("Nodule",)},
     {"kind": "brain-mr", "seed": 108, "findings": ("Haemorrhage",)},
     {"kind": "brain-mr", "seed": 109, "findings": ("Tumour",)},
-    {"kind": "brain-mr", "seed": 113, "findings": ()},
+    {"kind": "brain-mr", "seed": 110, "findings": ()},
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from medai_pipeline.burned_in.screen import Screener
-from medai_pipeline.dicom.deidentify import PROFILE, Deidentifier
+from medai_pipeline.dicom.deidentify import Deidentifier
 from medai_pipeline.dicom.heading import count_patients, patient_of
 from medai_pipeline.dicom.read import identity_of, parse
 from medai_pipeline.dicom.select import select
@@ -99,7 +99,7 @@ def deidentify_study(
         )
     selected = select(instances)
     study = DeidentifiedStudy(
-        manifest.study_key, manifest.revision, manifest.source_digest, PROFILE, selected, tuple(problems),
+        manifest.study_key, manifest.revision, manifest.source_digest, deidentifier.profile, selected, tuple(problems),
         warnings=(*warnings, *series_problems(selected)),
     )  # fmt: skip
     return study, replace(identity, uids=uids)
