@@ -66,9 +66,9 @@ def test_their_maps_come_from_gradients_at_a_layer_that_is_named(name, layer, me
     assert prediction.head.size == 0
     assert explain(prediction, study()).heatmaps == ()
 
-    def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         said = predict(model, images)
-        return said.probabilities, said.logits
+        return said.probabilities, said.logits, said.features
 
     found = explain(prediction, study(), method=method, network=Network(model.network, answer)).heatmaps
     assert found
@@ -79,7 +79,12 @@ def test_their_maps_come_from_gradients_at_a_layer_that_is_named(name, layer, me
 def test_layers_by_name_are_fused_and_told():
     model = loaded(architecture("resnet10t", channels=[8, 16, 16, 24], stem_width=8))
     prediction = predict_study(model, study())
-    network = Network(model.network, lambda images: (images, images), layers=("layer2", "layer4"))
+
+    def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        said = predict(model, images)
+        return said.probabilities, said.logits, said.features
+
+    network = Network(model.network, answer, layers=("layer2", "layer4"))
     found = explain(prediction, study(), network=network).heatmaps
     assert found[0].layers == ("layer2", "layer4")
     assert found[0].values.shape == (8, 8)

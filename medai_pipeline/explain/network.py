@@ -17,12 +17,12 @@ from medai_pipeline.explain.layers import TargetLayer, target_layers
 if TYPE_CHECKING:
     import torch
 
-Answer: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Answer: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """`answer` takes images float32 (N, C, H, W) and gives probabilities and logits, each (N, K).
+    """`answer` takes images float32 (N, C, H, W) and gives probabilities and logits, each (N, K), and the last features.
 
     `layers` names those to explain; empty: the one found by `target_layers`. What is found is kept in `_found`.
     """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from medai_pipeline.errors import SettingsError
+from medai_pipeline.explain.asking import ask
 from medai_pipeline.explain.cam import class_map
 from medai_pipeline.explain.gradients import layer_maps
 from medai_pipeline.explain.methods import ALL_METHODS, SCORECAM, SCORECAM_EXACT
@@ -46,8 +47,13 @@ def explain(
         together[row].append(index)
     found: dict[tuple[int, int], Heatmap] = {}
     for row, indices in together.items():
-        for index, values in zip(indices, class_maps(prediction, tensors, row, indices, method, network), strict=True):
-            found[index, row] = _heatmap(prediction, tensors, index, row, method, values, network)
+        maps = class_maps(prediction, tensors, row, indices, method, network)
+        if not maps:
+            continue
+        present = [at for at, index in enumerate(indices) if _present(prediction, index)]
+        asked = ask(prediction, tensors, row, [(indices[at], maps[at]) for at in present], method, network)
+        for index, values in zip(indices, maps, strict=True):
+            found[index, row] = _heatmap(prediction, tensors, index, row, method, values, network, asked.get(index))
     return StudyHeatmaps(
         prediction.study_key, prediction.revision, tuple(found[pair] for pair in wanted if pair in found)
     )
@@ -75,6 +81,10 @@ def class_maps(
     passes = None if method == SCORECAM_EXACT else PASSES
     maps = score_maps(tensors.pixels[row], features, network.logits, passes=passes)
     return [maps[index] for index in classes]
+
+
+def _present(prediction: StudyPrediction, index: int) -> bool:
+    return bool(prediction.probabilities[index] >= prediction.thresholds[index])
 
 
 def _rows(prediction: StudyPrediction, index: int, network: Network | None) -> list[int]:
@@ -111,10 +121,11 @@ def _heatmap(
     method: str,
     values: np.ndarray,
     network: Network | None,
+    asked: Mapping[str, float] | None,
 ) -> Heatmap:
     item, image = prediction.items[row], tensors.pixels[row]
-    numbers, reliable, reason = judge(values, image.mean(axis=0))
-    present = bool(prediction.probabilities[index] >= prediction.thresholds[index])
+    numbers, reliable, reason = judge(values, image.mean(axis=0), asked)
+    present = _present(prediction, index)
     found = regions(values, item.placement, image.shape[1:], item.spacing_mm) if reliable and present else ()
     return Heatmap(
         label=prediction.labels[index],

@@ -87,8 +87,8 @@ def network_of(prediction: StudyPrediction, inference: Inference, layers: tuple[
     if model.weights_sha256 != prediction.model.weights_sha256:
         raise ModelError(f"the weights of {model.entry.name} have changed since the prediction: predict again")
 
-    def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         said = predict(model, images, inference.batch_size)
-        return said.probabilities, said.logits
+        return said.probabilities, said.logits, said.features
 
     return Network(model.network, answer, model.device, layers)
