@@ -14,7 +14,7 @@ import click
 
 from medai_pipeline import DISCLAIMER, __version__
 from medai_pipeline.errors import MedaiError
-from medai_pipeline.local.terminal import console, plain, progress, quiet_logs
+from medai_pipeline.local.terminal import console, plain, printable, progress, quiet_logs
 from medai_pipeline.settings import Settings, read_settings
 
 PATHS = click.Path(exists=True, path_type=Path)
@@ -197,6 +197,43 @@ def worklist(as_json: bool, export: Path | None) -> None:
     else:
         page.terminal().print(page.as_table(services))
         click.echo(DISCLAIMER)
+
+
+@main.command()
+@click.argument("study_keys", metavar="KEY...", nargs=-1)
+@click.option("--failed", is_flag=True, help="All studies that have failed.")
+def retry(study_keys: tuple[str, ...], failed: bool) -> None:
+    """Try failed studies again, at once and with all attempts before them.
+
+    \b
+    Examples:
+      medai retry QAAJPTPRSI7L32AHBF4BHS4LDE
+      medai retry --failed
+    """
+    from medai_pipeline.local.study_commands import retry_studies
+
+    if not study_keys and not failed:
+        raise click.UsageError("name study keys, or say --failed")
+    outcome = retry_studies(_services(_attached()), study_keys, failed)
+    for key in outcome.not_failed:
+        console.print(f"{plain(printable(key))}: not failed, or not known here: nothing to try again", soft_wrap=True)
+    click.echo(f"{len(outcome.again)} studies are tried again; `medai worklist` shows what becomes of them")
+    sys.exit(1 if outcome.not_failed else 0)
+
+
+@main.command()
+@click.argument("study_key", metavar="KEY")
+def whois(study_key: str) -> None:
+    """Who a study is about. Each asking is kept in the audit chain.
+
+    \b
+    Examples:
+      medai whois QAAJPTPRSI7L32AHBF4BHS4LDE
+    """
+    from medai_pipeline.local.study_commands import whois as ask
+
+    for what, value in ask(_services(_attached()), study_key):
+        click.echo(f"{what:<13} {value}")
 
 
 @main.group()

@@ -134,14 +134,14 @@ def test_a_model_of_the_site_without_weights_says_where_the_file_must_lie(medai,
     assert "resnet50" in result.output.lower() or "clinical" in result.output.lower()
 
 
-@pytest.mark.parametrize("command", ["up", "demo", "send", "analyze", "deidentify", "worklist"])
+@pytest.mark.parametrize("command", ["up", "demo", "send", "analyze", "deidentify", "worklist", "retry", "whois"])
 def test_every_command_has_help_with_an_example(medai, command: str) -> None:
     result = medai(command, "--help")
     assert "Examples:" in result.output
     assert f"medai {command}" in result.output
 
 
-@pytest.mark.parametrize("command", [("worklist",), ("send", ".")])
+@pytest.mark.parametrize("command", [("worklist",), ("send", "."), ("retry", "--failed"), ("whois", "X")])
 def test_without_a_stack_the_commands_say_what_to_start(medai, tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "x.dcm").write_bytes(b"x")
     result = medai(*command)

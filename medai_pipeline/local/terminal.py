@@ -98,5 +98,9 @@ def plain(text: str) -> str:
 
 def shown(path: Path) -> str:
     """A path as a terminal can show it: bytes that are no UTF-8, and control characters, as escapes."""
-    text = os.fsencode(path).decode(errors="backslashreplace")
+    return printable(os.fsencode(path).decode(errors="backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which could move the cursor or colour the screen: they come as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

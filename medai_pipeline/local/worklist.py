@@ -35,6 +35,8 @@ def as_json(services: Services) -> dict[str, Any]:
                 "review_required": row.review_required,
                 "findings": list(row.findings),
                 "reasons": list(row.reasons),
+                "models": list(row.models),
+                "demo_model": row.demo,
                 "reported_at": row.reported_at.isoformat(),
                 "seconds_to_report": round(row.seconds_to_report, 1),
             }
@@ -63,8 +65,9 @@ def terminal() -> Console:
 
 def as_table(services: Services) -> Table:
     table = Table(title="Worklist", title_justify="left", header_style="bold", box=SIMPLE_HEAD, show_lines=False)
-    for column in ("priority", "study", "rev", "modality", "why", "review", "to report"):
-        table.add_column(column, no_wrap=column != "why", min_width=40 if column == "why" else None)
+    for column in ("priority", "study", "rev", "modality", "why", "model", "review", "to report"):
+        wide = column == "why"
+        table.add_column(column, no_wrap=column not in ("why", "model"), min_width=40 if wide else None)
     for row in services.worklist.worklist():
         table.add_row(
             Text(row.priority.value, style=_STYLES[row.priority.value]),
@@ -72,14 +75,20 @@ def as_table(services: Services) -> Table:
             str(row.revision),
             row.modality,
             _reasons(row.reasons),
+            _models(row.models, row.demo),
             "yes" if row.review_required else "",
             f"{row.seconds_to_report:.0f} s",
         )
     for waiting in services.worklist.in_progress():
         why = f"{waiting.stage}: {waiting.reason}" if waiting.reason else waiting.stage
         state = Text(waiting.state.value, style="bold magenta" if waiting.state.value == "failed" else "dim")
-        table.add_row(state, waiting.study_key, str(waiting.revision or ""), "", Text(why), "", "")
+        table.add_row(state, waiting.study_key, str(waiting.revision or ""), "", Text(why), "", "", "")
     return table
+
+
+def _models(models: Sequence[str], demo: bool) -> Text:
+    text = Text("\n".join(models) or "none")
+    return text.append("\nDEMO: phantoms only", style="bold magenta") if demo else text
 
 
 def _reasons(reasons: Sequence[str]) -> Text:

@@ -61,7 +61,10 @@ class StudyRow:
 
 @dataclass(frozen=True, slots=True)
 class WorklistRow:
-    """One reported study. `findings` are the labels that are present, the most probable first."""
+    """One reported study. `findings` are the labels that are present, the most probable first.
+
+    `models`: name@version of what answered. `demo`: it was trained on synthetic phantoms and means nothing clinically.
+    """
 
     study_key: str
     revision: int
@@ -71,6 +74,8 @@ class WorklistRow:
     review_required: bool
     reasons: tuple[str, ...]
     findings: tuple[str, ...]
+    models: tuple[str, ...]
+    demo: bool
     object_prefix: str
     first_seen_at: datetime
     reported_at: datetime

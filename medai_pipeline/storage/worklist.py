@@ -34,6 +34,7 @@ class Worklist:
                 newest.c.study_key, newest.c.revision, newest.c.report_id, newest.c.modality, newest.c.first_seen_at,
                 reports.c.priority, reports.c.review_required, reports.c.object_prefix, reports.c.created_at,
                 reports.c.content["reasons"].label("reasons"), reports.c.content["findings"].label("findings"),
+                reports.c.content["models"].label("models"), reports.c.content["demo_model"].label("demo_model"),
             )
             .join(reports, reports.c.id == newest.c.report_id)
             .order_by(reports.c.priority_rank, newest.c.first_seen_at, newest.c.study_key)
@@ -106,6 +107,8 @@ def _worklist_row(row: Row) -> WorklistRow:
         review_required=row.review_required,
         reasons=tuple(row.reasons or ()),
         findings=_present(row.findings or []),
+        models=tuple(f"{model['name']}@{model['version']}" for model in row.models or ()),
+        demo=bool(row.demo_model),
         object_prefix=row.object_prefix,
         first_seen_at=row.first_seen_at,
         reported_at=row.created_at,
