@@ -309,12 +309,31 @@ class ImagePlace:
         return ", ".join(word for word in words if word)
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The slices through which a finding reaches: SOP Instance UIDs in order, what a viewer calls the lowest and highest
+    of them, and how far it is in mm (None when not known)."""
+
+    images: tuple[str, ...]
+    numbers: tuple[int, ...]
+    span_mm: float | None = None
+
+    @property
+    def text(self) -> str:
+        """One line: "on 5 slices, images 8 to 12, 25 mm"."""
+        far = f", {self.span_mm:.0f} mm" if self.span_mm else ""
+        if len(self.images) == 1:
+            return f"on this slice alone{far}"
+        return f"on {len(self.images)} slices, images {self.numbers[0]} to {self.numbers[1]}{far}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Heatmap:
     """One class activation map on one image: `values` float32 (h, w) in [0, 1] over the tensor's field of view.
 
     `reliable` is false when a quality check failed: it is then kept, but never drawn as evidence. Nor is one drawn whose
-    finding is not `present`. `place` says which image it lies on. `layers` are the network's layers that it was read from.
+    finding is not `present`. `place` says which image it lies on. `layers` are the network's layers that it was read from,
+    `extent` the slices of a volume that show the finding.
     """
 
     label: str
@@ -328,6 +347,7 @@ class Heatmap:
     present: bool = True
     place: ImagePlace | None = None
     layers: tuple[str, ...] = ()
+    extent: Extent | None = None
 
     @property
     def withheld(self) -> str:

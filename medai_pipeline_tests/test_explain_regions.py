@@ -45,6 +45,50 @@ def test_the_best_region_contains_the_spot_and_lies_inside_the_image(rows, colum
     assert y0 - reach_y <= y <= y1 + reach_y
 
 
+@settings(deadline=None, max_examples=40)
+@given(SIDE, SIDE, SHARE, SHARE, st.floats(1.0, 3.0), st.floats(-0.5, 0.5), st.floats(-0.5, 0.5))
+def test_a_tensor_that_shows_a_part_of_the_image_still_gives_boxes_on_the_image(
+    rows, columns, y, x, zoom, down, across
+):
+    """Crop: the image is larger than the tensor and lies about it, so offsets are negative."""
+    size, grid = (224, 224), (14, 14)
+    scale = zoom * 224 / min(rows, columns)
+    spare = (rows * scale - 224, columns * scale - 224)
+    offset = (-spare[0] * (0.5 + down), -spare[1] * (0.5 + across))
+    placement = Placement(rows, columns, scale, scale, offset[1], offset[0])
+    seen = (x * 224 / scale - offset[1] / scale, y * 224 / scale - offset[0] / scale)  # a point that the tensor shows
+    found = regions(spot(placement, size, grid, *seen), placement, size)
+    x0, y0, x1, y1 = found[0].box
+    assert 0 <= x0 < x1 <= columns
+    assert 0 <= y0 < y1 <= rows
+    reach = 0.5 * 16 / scale + 1 + max(rows, columns) / 256
+    assert x0 - reach <= seen[0] <= x1 + reach
+    assert y0 - reach <= seen[1] <= y1 + reach
+
+
+@settings(deadline=None, max_examples=40)
+@given(SIDE, SIDE, SHARE, SHARE, st.sampled_from(["mirrored", "upside down", "turned"]))
+def test_an_image_in_another_orientation_has_its_box_there(rows, columns, down, across, way):
+    """Nothing is turned on its way to the model: an image that arrives turned gets its box where its own pixels are."""
+    contract = InputContract(height=224, width=224, fit="stretch")
+    size, grid = (224, 224), (14, 14)
+
+    def box(rows: int, columns: int, turn) -> np.ndarray:
+        values = spot(place(rows_as_is, columns_as_is, contract), size, grid, across * columns_as_is, down * rows_as_is)
+        return np.array(regions(turn(values), place(rows, columns, contract), size)[0].box)
+
+    rows_as_is, columns_as_is = rows, columns
+    x0, y0, x1, y1 = box(rows, columns, lambda heat: heat)
+    slack = 2 + max(rows, columns) / 128
+    if way == "mirrored":
+        found, expected = box(rows, columns, lambda heat: heat[:, ::-1]), (columns - x1, y0, columns - x0, y1)
+    elif way == "upside down":
+        found, expected = box(rows, columns, lambda heat: heat[::-1]), (x0, rows - y1, x1, rows - y0)
+    else:
+        found, expected = box(columns, rows, lambda heat: heat.T), (y0, x0, y1, x1)
+    assert np.abs(found - np.array(expected)).max() <= slack
+
+
 def test_two_hot_places_give_two_regions_with_the_hotter_first():
     values = np.zeros((8, 8), dtype=np.float32)
     values[1:3, 1:3], values[6, 6] = 1.0, 0.8

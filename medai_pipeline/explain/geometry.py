@@ -16,7 +16,7 @@ def heat_on_image(
     """Heat (h, w) over a tensor of `tensor_size` (H, W), as it lies on the source image drawn at `size` (rows, columns).
 
     Bicubic (a coarse grid drawn bilinearly shows diamonds that are not there), held in [0, 1]; float32 (rows, columns).
-    Heat over the tensor's padding falls outside and is gone.
+    Heat over the tensor's padding falls outside and is gone; a part of the image that the tensor does not show has none.
     """
     down = _resampling(
         values.shape[0] / tensor_size[0],
@@ -41,7 +41,7 @@ def _resampling(cells_per_pixel: float, source: int, scale: float, offset: float
     """The weight of each heat cell at the centre of each drawn pixel along one axis: float32 (drawn, cells).
 
     An exact matrix, as OpenCV's warp rounds positions to 1/32 of a cell, which many drawn pixels then share.
-    Beyond the outermost cells' centres their values go on.
+    Beyond the outermost cells' centres their values go on, up to the edge of the map and not farther.
     """
     in_source = (np.arange(drawn) + 0.5) * source / drawn
     position = (in_source * scale + offset) * cells_per_pixel - 0.5
@@ -50,6 +50,7 @@ def _resampling(cells_per_pixel: float, source: int, scale: float, offset: float
     for step in range(4):
         cell = first + step
         np.add.at(weights, (np.arange(drawn), np.clip(cell, 0, cells - 1)), _cubic(np.abs(position - cell)))
+    weights[(position < -0.5) | (position > cells - 0.5)] = 0
     return weights
 
 

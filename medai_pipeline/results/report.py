@@ -205,6 +205,7 @@ def _heatmap(number: int, found: Heatmap, overlays: Mapping[str, bytes]) -> dict
         "frame": found.item.frame,
         "view_position": found.item.view_position,
         "place": _place(found),
+        "extent": _extent(found),
         "layers": list(found.layers),
         "drawn": not found.withheld,
         "reliable": found.reliable,
@@ -225,6 +226,18 @@ def _place(found: Heatmap) -> dict[str, Any]:
         "axis": place.axis,
         "position_mm": None if place.position_mm is None else round(place.position_mm, 2),
         "edges": list(place.edges),
+    }
+
+
+def _extent(found: Heatmap) -> dict[str, Any] | None:
+    """The slices that show the finding: with the box of a region, its box in three dimensions."""
+    if found.extent is None:
+        return None
+    return {
+        "text": found.extent.text,
+        "images": list(found.extent.images),
+        "numbers": list(found.extent.numbers),
+        "span_mm": found.extent.span_mm,
     }
 
 

@@ -42,6 +42,7 @@ def explain_study(
     """
     from medai_pipeline.dicom.render import display
     from medai_pipeline.dicom.whereabouts import whereabouts
+    from medai_pipeline.explain.extent import extent_of
     from medai_pipeline.explain.overlay import overlay
     from medai_pipeline.explain.study import caption, explain
     from medai_pipeline.results.report import overlay_name
@@ -58,7 +59,7 @@ def explain_study(
         instance = by_uid[heatmap.item.sop_instance_uid]
         source = objects.get(instance.object_key)
         place = whereabouts(source, heatmap.item.frame, in_series[instance.series_instance_uid])
-        found.append(replace(heatmap, place=place))
+        found.append(replace(heatmap, place=place, extent=extent_of(prediction, heatmap, by_uid)))
         overlays[overlay_name(number, heatmap)] = overlay(
             display(source, heatmap.item.frame, tensors.contract.scaling if tensors.contract else ""),
             heatmap.values,
