@@ -19,6 +19,8 @@ from medai_pipeline.records import Placement, Region
 DISCLAIMER = "Research use only"
 BAND_ABOVE, BAND_BELOW = 46, 26
 _SMALLEST, _MARGIN = 512, 10
+# one filter instead of a choice for each row: 261 KiB in 17 ms, where level 1 alone gives 276 KiB in 30 ms
+_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 2, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
 _CLEAR = 0.25  # heat below this leaves the image untouched
 _BACKGROUND, _INK, _FAINT, _BOX = (24, 20, 18), (240, 240, 240), (170, 165, 160), (255, 255, 255)
 _LETTER = (120, 225, 255)
@@ -58,7 +60,7 @@ def overlay(
             _draw_box(picture, region, placement)
     _draw_edges(picture, edges)
     picture = _with_bands(picture, title, place, None if withheld else table, withheld)
-    done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    done, data = cv2.imencode(".png", picture, _PNG)
     if not done:
         raise SettingsError("the overlay could not be written as PNG; reinstall opencv-python-headless")
     return data.tobytes()
