@@ -7,8 +7,12 @@ from datetime import timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from sqlalchemy import text
 
+from medai_pipeline.orchestration.jobs import STUDY_JOB
 from medai_pipeline.orchestration.partitions import DEFER_EVENTS, RANGE_END, RANGE_START
 from medai_pipeline.phantoms.studies import make_study
 from medai_pipeline.records import StudyState
@@ -252,3 +256,25 @@ def test_ranges_name_only_neighbours(pipeline: Pipeline) -> None:
 
 def vars_of(record: object) -> dict:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def test_what_gets_ready_while_a_run_waits_goes_together_in_the_next_one(pipeline: Pipeline) -> None:
+    pipeline.send(chest(301))
+    (request,) = pipeline.requested()
+    job = pipeline.definitions.resolve_job_def(STUDY_JOB)
+    code = RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin("127.0.0.1", 1), "repository")
+    waiting = pipeline.instance.create_run_for_job(
+        job,
+        tags=dict(request.tags),
+        status=dg.DagsterRunStatus.QUEUED,
+        remote_job_origin=RemoteJobOrigin(code, STUDY_JOB),
+        job_code_origin=JobPythonOrigin(STUDY_JOB, RepositoryPythonOrigin("python", ModuleCodePointer("none", "none"))),
+    )
+    keys = []
+    for seed in (302, 303, 304):
+        keys += pipeline.send(chest(seed))
+        assert pipeline.requested(2) == []
+    assert {pipeline.state(key).state for key in keys} == {StudyState.READY}
+    pipeline.instance.report_run_canceled(waiting)
+    (later,) = [request for request in pipeline.requested() if request.tags["medai/studies"] == "3"]
+    assert later.tags[RANGE_START] in keys and later.tags[RANGE_END] in keys

@@ -62,11 +62,15 @@ def orthanc_studies(services: Services) -> dg.SensorDefinition:
 def request_runs(
     services: Services, instance: dg.DagsterInstance, now: datetime
 ) -> tuple[list[dg.RunRequest], list[str]]:
-    """Runs for every study that is ready, as ranges of at most MEDAI_STUDIES_PER_RUN; and the keys new to Dagster."""
+    """Runs for every study that is ready, as ranges of at most MEDAI_STUDIES_PER_RUN; and the keys new to Dagster.
+
+    None while as many of our runs wait as there are workers: what is ready meanwhile goes together in the next one,
+    instead of a small run for each look.
+    """
     most = services.settings.studies_per_run
     rows = services.lifecycle.requestable(now, 4 * most)
     keys = [row.study_key for row in rows]
-    if not keys:
+    if not keys or _waiting(instance) >= services.settings.workers:
         return [], []
     order = list(instance.get_dynamic_partitions("studies"))
     known = set(order)
@@ -81,6 +85,12 @@ def request_runs(
     ]
     services.lifecycle.mark_queued([(row.study_key, row.revision) for row in rows], now)
     return requests, new_keys
+
+
+def _waiting(instance: dg.DagsterInstance) -> int:
+    """Runs that the sensor requested and that stand in the queue: the daemon takes them out of it."""
+    waiting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED], tags={DEFER_EVENTS: "true"})
+    return instance.get_runs_count(waiting)
 
 
 def recover(services: Services, instance: dg.DagsterInstance, now: datetime) -> None:
