@@ -135,6 +135,46 @@ def test_stopping_ends_grandchildren_that_ignore_sigterm(supervisor: Supervisor,
     assert not list(home.run.glob("*.json"))
 
 
+def test_services_that_start_together_stop_together_and_each_is_told(home: Home) -> None:
+    said: list[str] = []
+    supervisor = Supervisor(home, echo=said.append)
+    slow = (
+        "import signal, sys, time\n"
+        "def leave(*_): time.sleep(1); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, leave); open(sys.argv[1], 'w').close(); time.sleep(600)"
+    )
+
+    def service(name: str) -> Service:
+        told = home.run / name
+        return Service(name, (sys.executable, "-c", slow, str(told)), told.exists, dict(os.environ))
+
+    supervisor.start(sleeper("first"))
+    supervisor.start(service("one"), service("two"), service("three"))
+    said.clear()
+    began = time.monotonic()
+    supervisor.stop()
+    assert time.monotonic() - began < 2.8, "one after the other they need 3 s"
+    assert sorted(line.split()[0] for line in said[:3]) == ["one", "three", "two"]
+    assert said[3].startswith("first") and all("stopped in" in line for line in said)
+
+
+def test_a_leader_that_ends_its_children_itself_is_signalled_alone(supervisor: Supervisor, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    child = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: open(sys.argv[1] + '.hit', 'w').close()); "
+    child += "print('up', flush=True); sys.stdin.read()"
+    leader = (
+        "import signal, subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}, sys.argv[1]], stdin=-1, stdout=-1)\n"
+        "child.stdout.readline()\n"
+        "def leave(*_): child.stdin.close(); child.wait(); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, leave); open(sys.argv[1], 'w').close(); time.sleep(600)"
+    )
+    command = (sys.executable, "-c", leader, str(told))
+    supervisor.start(Service("polite", command, told.exists, dict(os.environ), leader_only=True))
+    supervisor.stop()
+    assert not told.with_name("told.hit").exists()
+
+
 def test_a_killed_service_is_started_again_and_its_orphans_are_ended(supervisor: Supervisor, tmp_path: Path) -> None:
     told = tmp_path / "grandchild"
     command = (sys.executable, "-c", STUBBORN, str(told))

@@ -44,12 +44,23 @@ class Identity:
         return list(found.values())
 
 
-def end(identities: Iterable[Identity], stop_signal: signal.Signals = signal.SIGTERM, grace_s: float = 10) -> None:
-    """Signals each leader's process group, waits at most `grace_s`, then kills every straggler, grandchildren too."""
+def end(
+    identities: Iterable[Identity],
+    stop_signal: signal.Signals = signal.SIGTERM,
+    grace_s: float = 10,
+    leader_only: bool = False,
+) -> None:
+    """Signals each leader's process group, waits at most `grace_s`, then kills every straggler, grandchildren too.
+
+    `leader_only`: the leader alone is signalled, and ends its children itself.
+    """
     identities = list(identities)
     living = [process for identity in identities for process in identity.living()]
     for identity in identities:
-        if identity.leader():
+        leader = identity.leader()
+        if leader and leader_only:
+            _signal_each([leader], stop_signal)
+        elif leader:
             _signal_group(identity.pid, stop_signal)
         else:
             _signal_each(identity.living(), signal.SIGTERM)

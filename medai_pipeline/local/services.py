@@ -72,7 +72,8 @@ def worker(context: Context) -> Service:
         ready=lambda: True,
         environment=context.environment,
         shown=f"{count} process{'es' if count > 1 else ''}, models loaded once",
-        grace_s=10,
+        grace_s=5,  # the studies of a longer run are taken up again at the next start
+        leader_only=True,  # it lets a short run finish; a signalled child would only be replaced, and warmed again
     )
 
 

@@ -99,6 +99,8 @@ class Stack:
     def stop(self) -> None:
         """Ends every process, in reverse order. May be called twice."""
         attached.remove(self.home)
+        if self._supervisor.pids():
+            self._echo("stopping ...")
         self._supervisor.stop()
         self._lock.release()
         for number, handler in self._handlers.items():

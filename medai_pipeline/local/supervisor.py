@@ -36,7 +36,7 @@ POLL_S = 0.05
 class Service:
     """One child. `ready` says whether it serves by now; `shown` is what the person sees when it does.
 
-    `stop_signal` asks it to end. `user` runs it as another account (only root can). `keep_orphans`: what its killed
+    `stop_signal` asks it to end, with `leader_only` its first process alone, which ends the others. `user` runs it as another account (only root can). `keep_orphans`: what its killed
     process leaves running is left to finish; at the stop of the stack it is ended like everything else.
     """
 
@@ -50,6 +50,7 @@ class Service:
     start_timeout_s: float = 60.0
     grace_s: float = 10.0
     keep_orphans: bool = False
+    leader_only: bool = False
     start_attempts: int = 2  # before it was ready for the first time
 
 
@@ -63,7 +64,7 @@ class Supervisor:
         self._home = home
         self._echo = echo
         self._interrupted = interrupted or threading.Event()
-        self._keepers: list[Keeper] = []
+        self._groups: list[list[Keeper]] = []  # as they were started
         self.failed = threading.Event()
 
     def start(self, *services: Service) -> None:
@@ -73,8 +74,8 @@ class Supervisor:
         """
         began = time.monotonic()
         keepers = [Keeper(service, self._home, self._echo, self.failed) for service in services]
+        self._groups.append(keepers)
         for keeper in keepers:
-            self._keepers.append(keeper)
             keeper.start()
         for keeper in keepers:
             keeper.wait_ready(self._interrupted)
@@ -84,15 +85,29 @@ class Supervisor:
     @property
     def failure(self) -> StackError | None:
         """Why one service was given up, if one was."""
-        return next((keeper.failure for keeper in self._keepers if keeper.failure), None)
+        return next((keeper.failure for keeper in self._keepers() if keeper.failure), None)
 
     def pids(self) -> dict[str, int]:
         """The services' present pids."""
-        return {keeper.service.name: keeper.pid for keeper in self._keepers if keeper.pid}
+        return {keeper.service.name: keeper.pid for keeper in self._keepers() if keeper.pid}
 
     def stop(self) -> None:
-        while self._keepers:
-            self._keepers.pop().stop()
+        """Ends the groups in reverse order, those of a group at once, and says so of each."""
+        while self._groups:
+            group = self._groups.pop()
+            ending = [threading.Thread(target=self._stop_one, args=(keeper,), daemon=True) for keeper in group]
+            for thread in ending:
+                thread.start()
+            for thread in ending:
+                thread.join()
+
+    def _stop_one(self, keeper: Keeper) -> None:
+        began = time.monotonic()
+        keeper.stop()
+        self._echo(f"{keeper.service.name:<10} stopped in {time.monotonic() - began:.1f} s")
+
+    def _keepers(self) -> list[Keeper]:
+        return [keeper for group in self._groups for keeper in group]
 
 
 class Keeper(threading.Thread):
@@ -158,7 +173,7 @@ class Keeper(threading.Thread):
     def stop(self) -> None:
         with self._launching:
             self._stopping.set()
-        process.end(self._identities, self.service.stop_signal, self.service.grace_s)
+        process.end(self._identities, self.service.stop_signal, self.service.grace_s, self.service.leader_only)
         if self.is_alive():
             self.join(timeout=10)
         self._record_path.unlink(missing_ok=True)
