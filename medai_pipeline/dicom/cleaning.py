@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
-from medai_pipeline.dicom import closed, codes, content, dates, words
+from medai_pipeline.dicom import closed, codes, content, dates, terms, words
 from medai_pipeline.dicom.elements import LONG_VRS, PIXEL_DATA, Element, Encoding, dictionary_vr, read_items
 from medai_pipeline.dicom.options import Option, Options
 from medai_pipeline.dicom.private import safe_elements
@@ -187,11 +187,12 @@ class Cleaner:
         return self.clean(item, way)
 
     def _code(self, item: list[Element], way: Way) -> list[Element]:
-        local, meaning = codes.judge(item, self._subject.identity)
-        kept = self.clean(item, way._replace(text=Text.BLANK if local else Text.AS_IS))
-        if meaning is None:
-            return kept
-        return [replace(e, value=meaning) if e.tag == codes.CODE_MEANING else e for e in kept]
+        judged = codes.judge(item, self._subject.identity)
+        kept = self.clean(item, way._replace(text=Text.BLANK if judged.local else Text.AS_IS))
+        says = {tag: value for tag, value in judged.values.items() if value}
+        if judged.meaning is not None:
+            says[codes.CODE_MEANING] = judged.meaning
+        return [replace(e, value=says[e.tag]) if e.tag in says else e for e in kept]
 
     def _value(
         self, element: Element, action: Action, decision: Decision, standard: str, vr: bytes | None
@@ -206,6 +207,8 @@ class Cleaner:
         if action is Action.REMAP:
             return self._remapped(element)
         if action is Action.CLEAN and standard in _TEXT_VRS:
+            if terms.is_defined(element.tag, standard, element.value):
+                return element.value
             return words.cleaned(element.value, self._subject.identity) or None
         if action is Action.SHIFT:
             return dates.shifted(standard, element.value, self._subject.days)
@@ -225,6 +228,10 @@ class Cleaner:
     def _kept_text(self, tag: int, value: bytes | memoryview, vr: str, chosen: bool) -> bytes | memoryview | None:
         if tag == _TIMEZONE:
             return value if dates.well_formed("SH", value) else None
+        if tag == terms.SPECIFIC_CHARACTER_SET:
+            return terms.character_set(value)
+        if terms.is_defined(tag, vr, value):
+            return value
         if closed.has_rule(tag):
             return closed.kept(tag, value)
         if not chosen and words.names_the_person(value, self._subject.identity):

@@ -40,10 +40,14 @@ _FORMS: Mapping[str, str] = {
 
 
 class Judgement(NamedTuple):
-    """`local`: value and meaning are free text. `meaning`: what stands for the meaning found, where it may not stay."""
+    """`local`: value and meaning are free text. `meaning`: what stands for the meaning found, where it may not stay.
+
+    `values`: scheme, and value of a known code, which stay whatever the person is called.
+    """
 
     local: bool
     meaning: bytes | None = None
+    values: Mapping[int, bytes] = {}
 
 
 def is_code(item: list[Element]) -> bool:
@@ -60,11 +64,14 @@ def judge(item: list[Element], identity: words.Identity) -> Judgement:
     known = _meanings().get((scheme, value))
     if known is None and not re.fullmatch(_FORMS.get(scheme, _FORMS[""]), value):
         return Judgement(local=True)
+    sure = {CODING_SCHEME: scheme.encode("ascii")}
+    if known is not None:
+        sure |= {tag: value.encode("ascii") for tag in CODE_VALUES if attributes.text(tag) == value}
     found = attributes.text(CODE_MEANING).encode("latin-1")
     if not found or found.decode("latin-1") == known or _is_plain(found, identity):
-        return Judgement(local=False)
+        return Judgement(local=False, values=sure)
     meaning = known.encode("ascii", "ignore") if known else words.cleaned(found, identity)
-    return Judgement(local=False, meaning=meaning or b"ANONYMIZED")
+    return Judgement(local=False, meaning=meaning or b"ANONYMIZED", values=sure)
 
 
 def _is_plain(meaning: bytes, identity: words.Identity) -> bool:

@@ -24,7 +24,9 @@ _MEASURE = re.compile(
 _NUMBERED = re.compile(r"(?<=[a-z]{3})\d{1,2}$")  # window1, phase2
 _ESCAPE = "\x1b"
 _LETTERS = re.compile(rb"[A-Za-z0-9\x80-\xff]+")
-_LONG = 4  # from here on a word counts inside another one too
+_LONG = 4  # from here on a word of an identifier counts
+_INSIDE = 5  # from here on a word counts inside another one too
+_PARTS = re.compile(rb"[A-Z]?[a-z\x80-\xff]+|[A-Z]+(?![a-z])|\d+")  # DrNg, NG7: Dr Ng, NG 7
 
 _PATIENT_ID, _OTHER_IDS, _OTHER_IDS_SEQUENCE = 0x00100020, 0x00101000, 0x00101002
 # Identifiers, addresses and places: their words leave a description too.
@@ -105,7 +107,7 @@ def _id_words(value: bytes) -> Iterator[bytes]:
 def _telling(persons: frozenset[bytes]) -> tuple[frozenset[bytes], tuple[bytes, ...]]:
     """Words that give a person away in a text of a closed purpose: those that are no imaging terms; and the long ones."""
     telling = persons - _known()
-    return telling, tuple(word for word in telling if len(word) >= _LONG)
+    return telling, tuple(word for word in telling if len(word) >= _INSIDE)
 
 
 def names_the_person(value: bytes | memoryview, identity: Identity) -> bool:
@@ -113,8 +115,11 @@ def names_the_person(value: bytes | memoryview, identity: Identity) -> bool:
     if not identity.persons:
         return False
     telling, long = _telling(identity.persons)
-    text = bytes(value).lower()
-    return any(word in text for word in long) or not telling.isdisjoint(_LETTERS.findall(text))
+    text = bytes(value)
+    lower = text.lower()
+    if any(word in lower for word in long) or not telling.isdisjoint(_LETTERS.findall(lower)):
+        return True
+    return not telling.isdisjoint(part.lower() for part in _PARTS.findall(text))
 
 
 def cleaned(value: bytes | memoryview, identity: Identity) -> bytes:

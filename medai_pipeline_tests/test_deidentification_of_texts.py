@@ -1,0 +1,71 @@
+"""What texts hold of a person: found in any form, and never mistaken for a term of the standard."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pytest
+from pydicom.dataset import Dataset
+
+from medai_pipeline.dicom.deidentify import Deidentifier
+from medai_pipeline.dicom.options import Option
+from medai_pipeline.dicom.read import parse
+from medai_pipeline_tests.dicom_objects import image
+
+KEY = b"a key that only this test knows!"
+
+
+def file_of(dataset: Dataset) -> bytes:
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def deidentified(dataset: Dataset, *names: str) -> Dataset:
+    options = [option for option in Option if option.about.name in names]
+    return parse(Deidentifier(KEY, options).deidentify(file_of(dataset)).data)
+
+
+def coded(**attributes: str) -> Dataset:
+    item = Dataset()
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
+    return item
+
+
+TERMS = {
+    "PatientPosition": "HFS",
+    "RotationDirection": "CW",
+    "ScanningSequence": "GR",
+    "PhotometricInterpretation": "MONOCHROME2",
+    "PresentationIntentType": "FOR PRESENTATION",
+    "RescaleType": "HU",
+    "LossyImageCompression": "00",
+    "Manufacturer": "Philips",
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["Rome^Anna", "Mono^A", "Iso^Bo", "Ir^Gr", "Hfs^Gr", "Pa^Cw", "Phil^A", "Pres^Hel", "Hu^Wei", "Sent^Tion"]
+)
+def test_no_name_of_a_person_destroys_a_term_of_the_standard(name):
+    result = deidentified(image(PatientName=name, SpecificCharacterSet="ISO_IR 192", **TERMS))
+    assert {keyword: result.get(keyword) for keyword in TERMS} == TERMS
+    assert result.SpecificCharacterSet == "ISO_IR 192"
+
+
+@pytest.mark.parametrize("number", ["2022", "1210", "1850", "121071", "51185008"])
+def test_no_identifier_destroys_a_character_set_or_a_published_code(number):
+    dataset = image(PatientID=number, SpecificCharacterSet=["", "ISO 2022 IR 87"])
+    dataset.AnatomicRegionSequence = [coded(CodeValue="51185008", CodingSchemeDesignator="SCT", CodeMeaning="Chest")]
+    dataset.ViewCodeSequence = [coded(CodeValue="121071", CodingSchemeDesignator="DCM", CodeMeaning="Finding")]
+    result = deidentified(dataset)
+    assert list(result.SpecificCharacterSet) == ["", "ISO 2022 IR 87"]
+    assert result.AnatomicRegionSequence[0].CodeValue == "51185008"
+    assert result.ViewCodeSequence[0].CodeValue == "121071"
+
+
+def test_a_character_set_that_is_none_becomes_one_that_is():
+    dataset = image(SpecificCharacterSet="ISO_IR 100")
+    written = file_of(dataset).replace(b"ISO_IR 100", b"VANDERMEER")
+    assert parse(Deidentifier(KEY).deidentify(written).data).SpecificCharacterSet == "ISO_IR 100"
