@@ -285,7 +285,7 @@ def test_a_large_claim_costs_no_memory():
 def test_a_pipe_in_the_place_of_a_file_is_named_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     studies, found = group_by_study([tmp_path / "pipe"])
-    assert not studies and [problem.code for problem in found] == ["not-dicom"]
+    assert not studies and [left.problem.code for left in found] == ["not-dicom"]
 
 
 def test_a_cut_multi_frame_object_names_what_is_missing():

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from medai_pipeline.errors import SettingsError
+from medai_pipeline.local.stack import Stack
 from medai_pipeline.settings import COLORMAPS, SETTINGS, Settings, read_settings
 
 EXAMPLE = Path(__file__).resolve().parents[1] / ".env.example"
@@ -85,3 +86,21 @@ def test_no_secret_shows_in_the_repr():
     settings = read_settings({"ORTHANC_PASSWORD": "open sesame", "MEDAI_KEY": "a2V5"})
     assert "sesame" not in repr(settings)
     assert "a2V5" not in repr(settings)
+
+
+def test_the_services_of_the_stack_read_the_settings_that_it_has(tmp_path):
+    """Settings go to the services as environment: lists, flags and numbers come back as they were."""
+    given = read_settings(
+        {
+            "MEDAI_HOME": str(tmp_path),
+            "DATABASE_URL": "postgresql://x@localhost/y",
+            "MEDAI_MODELS": "chest-xray-resnet50, brain-mr-densenet121",
+            "GRADCAM_LAYERS": "layer3,layer4",
+            "GPU_ENABLED": "false",
+            "MEDAI_HISTORY_DAYS": "2.5",
+            "MEDAI_DEIDENTIFY_OPTIONS": "retain-device-identity,clean-descriptors",
+        }
+    )
+    assert read_settings(Stack(given).environment()) == given
+    defaults = read_settings({"MEDAI_HOME": str(tmp_path)})
+    assert read_settings(Stack(defaults).environment()) == defaults

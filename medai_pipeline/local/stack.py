@@ -210,4 +210,7 @@ class Stack:
 
 
 def _text(value: object) -> str:
+    """A setting's value as the environment would give it."""
+    if isinstance(value, tuple):
+        return ",".join(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
