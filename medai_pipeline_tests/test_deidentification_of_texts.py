@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from io import BytesIO
 
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
 from medai_pipeline.dicom.deidentify import Deidentifier
 from medai_pipeline.dicom.options import Option
 from medai_pipeline.dicom.read import parse
+from medai_pipeline.errors import DeidentificationError
 from medai_pipeline_tests.dicom_objects import image
 
 KEY = b"a key that only this test knows!"
@@ -69,3 +71,53 @@ def test_a_character_set_that_is_none_becomes_one_that_is():
     dataset = image(SpecificCharacterSet="ISO_IR 100")
     written = file_of(dataset).replace(b"ISO_IR 100", b"VANDERMEER")
     assert parse(Deidentifier(KEY).deidentify(written).data).SpecificCharacterSet == "ISO_IR 100"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Vandermeer",
+        "Mr Vandermeer",
+        "1961-03-12",
+        "12.03.1961",
+        "12MAR1961",
+        "z.q@x.org",
+        "0151-471188",
+        "+49 151 4711",
+    ],
+)
+def test_a_stranger_s_name_date_or_address_stays_in_no_text_the_table_does_not_name(text):
+    dataset = image(PatientName="Quxberg^Zoltan", PatientID="QX-55-71")
+    for keyword in ("OwnerID", "CarrierID", "PatientBirthDateInAlternativeCalendar", "SegmentLabel", "BeamName"):
+        dataset.add_new(pydicom.datadict.tag_for_keyword(keyword), "LO", text)
+    dataset.QualityControlSubject = text
+    if "Vandermeer" not in text:
+        dataset.SoftwareVersions = text
+    result = Deidentifier(KEY).deidentify(file_of(dataset)).data
+    assert text.encode() not in result
+
+
+def test_technical_texts_and_labels_of_known_words_stay():
+    said = {
+        "SoftwareVersions": "syngo CT 2012B",
+        "ManufacturerModelName": "SOMATOM Definition AS+",
+        "ConvolutionKernel": "B30f",
+        "SegmentLabel": "Left Lung",
+        "SegmentationType": "BINARY",
+        "BeamName": "Beam 1",
+        "ConversionType": "WSD",
+    }
+    result = deidentified(image(PatientName="Quxberg^Zoltan", **said))
+    assert {keyword: result.get(keyword) for keyword in said} == said
+
+
+def test_a_code_string_of_words_that_are_not_known_goes():
+    result = deidentified(image(PatientName="Quxberg^Zoltan", GraphicLayer="VANDERMEER", Laterality="L"))
+    assert "GraphicLayer" not in result and result.Laterality == "L"
+
+
+def test_an_object_with_more_identity_words_than_can_be_searched_is_refused():
+    dataset = image()
+    dataset.OtherPatientIDs = [f"{number:07x}" for number in range(2000)]
+    with pytest.raises(DeidentificationError, match="words of a person"):
+        Deidentifier(KEY).deidentify(file_of(dataset))

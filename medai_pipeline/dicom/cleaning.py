@@ -100,6 +100,7 @@ class Way(NamedTuple):
     depth: int = 0
     text: Text = Text.AS_IS
     published: bool = True
+    coded: bool = False  # in an item whose code was judged
 
 
 class Cleaner:
@@ -153,7 +154,8 @@ class Cleaner:
         if way.text is not Text.AS_IS:
             action = _in_text(element.tag, action, standard, way)
         for tried in (action, decision.otherwise if decision.otherwise is not Action.KEEP else Action.DUMMY):
-            value = self._value(element, tried, decision, standard, vr)
+            chosen = decision.chosen or way.text is Text.CHOSEN or (way.coded and element.tag in codes.JUDGED)
+            value = self._value(element, tried, decision.chosen, not chosen, standard, vr)
             if value is not None:
                 return Element(element.tag, vr, value, element.undefined and value is element.value)
         return None
@@ -188,18 +190,18 @@ class Cleaner:
 
     def _code(self, item: list[Element], way: Way) -> list[Element]:
         judged = codes.judge(item, self._subject.identity)
-        kept = self.clean(item, way._replace(text=Text.BLANK if judged.local else Text.AS_IS))
+        kept = self.clean(item, way._replace(text=Text.BLANK if judged.local else Text.AS_IS, coded=True))
         says = {tag: value for tag, value in judged.values.items() if value}
         if judged.meaning is not None:
             says[codes.CODE_MEANING] = judged.meaning
         return [replace(e, value=says[e.tag]) if e.tag in says else e for e in kept]
 
     def _value(
-        self, element: Element, action: Action, decision: Decision, standard: str, vr: bytes | None
+        self, element: Element, action: Action, chosen: bool, unlisted: bool, standard: str, vr: bytes | None
     ) -> bytes | memoryview | None:
         """The value under one action; None where the action cannot be carried out safely."""
         if action is Action.KEEP:
-            return self._kept_value(element, standard, decision.chosen)
+            return self._kept_value(element, standard, chosen, unlisted)
         if action is Action.EMPTY:
             return b""
         if action is Action.DUMMY:
@@ -214,13 +216,16 @@ class Cleaner:
             return dates.shifted(standard, element.value, self._subject.days)
         return None
 
-    def _kept_value(self, element: Element, standard: str, chosen: bool) -> bytes | memoryview | None:
+    def _kept_value(self, element: Element, standard: str, chosen: bool, unlisted: bool) -> bytes | memoryview | None:
         """The value where it is what its VR promises and, being text, does not name the person; else None."""
         value = element.value
         if standard in ("DS", "IS"):
             return value if not bytes(value).translate(None, _DIGITS) else None  # a number that is none may be anything
         if standard in _TEXT_VRS:
-            return self._kept_text(element.tag, value, standard, chosen)
+            kept = self._kept_text(element.tag, value, standard, chosen)
+            if kept is None or not unlisted or element.tag >> 16 & 1:
+                return kept
+            return kept if closed.tells_nothing(element.tag, standard, kept) else None
         if standard in _DATE_VRS:
             return value if dates.well_formed(standard, value) else None
         return value if standard != "UI" or _UID_LIST.fullmatch(value) else None

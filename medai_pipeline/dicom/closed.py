@@ -1,7 +1,8 @@
 """Texts that the table of PS3.15 does not name and that have a closed purpose: what they may say.
 
 Here belongs which values of such an attribute are known. Anything else in them is no value of the standard and may be a
-name, so it goes. Attributes with an open list of vendor's terms are not here: they are kept unless they name the person.
+name, so it goes. Technical attributes may hold a vendor's own terms, but nothing that looks like a date, number of a
+person or address; all others hold known words alone.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 
+from pydicom.datadict import DicomDictionary
+
+from medai_pipeline.dicom import terms
+from medai_pipeline.dicom.codes import PUBLISHED_SCHEMES
 from medai_pipeline.dicom.profile import resource
-from medai_pipeline.dicom.words import is_known_text
+from medai_pipeline.dicom.words import is_known_text, vocabulary
 
 _CODE_STRING = re.compile(rb"[A-Z0-9_ ]{0,16}(?:\\[A-Z0-9_ ]{0,16})*\0?")
 _ORIENTATION = re.compile(r"[APRLHFDVMTWICZ]{0,3}")
@@ -61,6 +66,54 @@ _RULES: Mapping[int, Callable[[str], object]] = {
     0x00282114: _LOSSY_METHOD.fullmatch,
 }
 _OTHERWISE = {0x00080008: "OTHER"}
+
+# Technical attributes: acquisition, image, nuclear medicine; Manufacturer, its model, software versions of the standard
+_TECHNICAL_GROUPS = frozenset({0x0018, 0x0028, 0x0054})
+_TECHNICAL = frozenset({0x00080070, 0x00081090})
+_SUSPICIOUS = re.compile(
+    r"""(?<!\d)(?:1[89]|20)\d\d[-./_ ]\d{1,2}[-./_ ]\d{1,2}(?!\d)
+    |(?<!\d)\d{1,2}[-./_ ]\d{1,2}[-./_ ](?:1[89]|20)\d\d(?!\d)
+    |\d{1,2}[-./_ ]*(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-./_ ]*\d{2}
+    |@|://|www\.|(?:\d[-/ ()]{0,2}){6}""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\x00-\x7f]+")
+_SHORT_NUMBER = 3
+_DOCUMENT_TYPES = frozenset({"application/pdf", "text/xml", "model/stl", "model/obj", "model/mtl", "text/plain"})
+_TEMPLATE = re.compile(r"\d{1,5}")
+_NUMBERED_BY_STANDARD: Mapping[int, Callable[[str], bool]] = {
+    0x0040DB00: lambda text: _TEMPLATE.fullmatch(text) is not None,
+    0x00080102: lambda text: text in PUBLISHED_SCHEMES,
+    0x00420012: lambda text: text in _DOCUMENT_TYPES,
+}
+
+
+@cache
+def _label_words() -> frozenset[str]:
+    """Words of names of attributes and of defined terms, and our own list, lower case."""
+    names = (entry[2] for entry in DicomDictionary.values())
+    said = (word for text in (*names, *terms.CODE_STRINGS) for word in re.findall(r"[A-Za-z]+", text.lower()))
+    return frozenset(said) | vocabulary()
+
+
+def _is_label(text: str) -> bool:
+    """Whether every word is one of the standard's own or a known one, and no number is long."""
+    return all(
+        len(word) <= _SHORT_NUMBER if word.isdigit() else word in _label_words()
+        for word in map(str.lower, _WORDS.findall(text))
+    )
+
+
+def tells_nothing(tag: int, vr: str, value: bytes | memoryview) -> bool:
+    """Whether a text of an attribute that the table of PS3.15 does not name can be about no person."""
+    if tag in _RULES or tag == terms.SPECIFIC_CHARACTER_SET or terms.is_defined(tag, vr, value):
+        return True
+    text = bytes(value).decode("latin-1").strip("\0 ")
+    if tag in _NUMBERED_BY_STANDARD:
+        return _NUMBERED_BY_STANDARD[tag](text)
+    if tag >> 16 in _TECHNICAL_GROUPS or tag in _TECHNICAL:
+        return _SUSPICIOUS.search(text) is None
+    return _is_label(text) or (vr != "CS" and is_known_text(text))
 
 
 def has_rule(tag: int) -> bool:

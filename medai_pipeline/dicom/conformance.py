@@ -28,10 +28,11 @@ _CODES = ("X", "Z", "D", "U", "Z/D", "X/Z", "X/D", "X/Z/D", "X/Z/U*")
 
 _NOT_DONE = (
     "Faces are not removed from volumes of the head; the option for it is refused.",
-    "Text burned into pixels is the caller's: an object says that its pixels were cleaned only when they were screened.",
+    "Text burned into pixels is searched by the commands, not by de-identification itself: an object says that its pixels"
+    " were cleaned only when they were screened.",
     "The insides of encapsulated documents, audio and other opaque payloads are not read.",
-    "A name in a kept text is found only if the object's own header holds it too; a CodeMeaning of a published coding"
-    " scheme is kept as it is otherwise.",
+    "A name in a technical text (acquisition, image, maker, model, software) is found only if the object's own header"
+    " holds it too.",
     "Digital signatures are removed, and none are made.",
 )
 
@@ -137,6 +138,9 @@ def _around(options: Options) -> str:
             "Names, AE titles, dates, times and URIs that the table does not name are emptied; UIDs are replaced.",
             "A kept text that holds a word of the object's own names or identifiers gets a dummy"
             f" (`{cleaning.DUMMIES[b'LO'].decode()}`), as do codes of coding schemes that are not published.",
+            "A text that the table does not name stays if it holds known words alone; a technical one (acquisition, image,"
+            " maker, model, software) if it holds nothing like a date, address or long number.",
+            "Terms that the standard defines, character sets and published codes stay, whatever the person is called.",
             "New UIDs are 2.25 and 128 bits of HMAC-SHA-256 under the site's key: the same in every file, study and run.",
             f"Modified dates are {LEAST_DAYS} to {LEAST_DAYS + SPAN_DAYS - 1} whole days earlier, by HMAC-SHA-256 of the"
             " Patient ID under the site's key.",

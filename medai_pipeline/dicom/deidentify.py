@@ -62,6 +62,7 @@ _BUGS = (ArithmeticError, AttributeError, BufferError, LookupError, RuntimeError
 _TROUBLE = (*_BUGS, struct.error, zlib.error)
 _MAX_PLANS = 4096
 _MAX_PERSONS = 16
+_MAX_WORDS = 1000
 
 # What is not de-identified at all
 REFUSALS = {
@@ -70,6 +71,7 @@ REFUSALS = {
     " cleaned; leave it out",
     "syntax": "the object has a private transfer syntax; convert it to a standard one",
     "pixels": "the pixels were not screened for burned-in text, as clean-pixel-data asks; screen them, or leave it out",
+    "words": f"the object names more than {_MAX_WORDS} words of a person and cannot be searched for all; leave it out",
     "uids": "the object has no usable {name} and belongs nowhere; correct it at its source",
 }
 LEAST_DAYS, SPAN_DAYS = 31, 3650  # dates go back by a month to ten years
@@ -200,12 +202,15 @@ class Deidentifier:
         return person
 
     def _new_person(self, part: Part10, iod: str, days: int, overlays: bool) -> Person:
+        identity = identity_words(part.elements)
+        if len(identity.persons) + len(identity.places) > _MAX_WORDS:
+            raise DeidentificationError(REFUSALS["words"])
         subject = Subject(
             part.encoding,
             self.options,
             lambda parent: self._plan(iod, parent),
             lru_cache(maxsize=1024)(self.other_uid),
-            identity_words(part.elements),
+            identity,
             days,
             overlays and Option.GRAPHICS in self.options,
         )

@@ -109,6 +109,8 @@ _CLOSED_TEXTS = frozenset(
         0x00700081,  # Content Description
     }
 )
+# Dates as text, which the table does not name: birth and death in another calendar
+_DATES_AS_TEXT = frozenset({0x00100033, 0x00100034})
 _CODED_TEXTS = frozenset({0x00080119, 0x00080120})  # Long and URN Code Value: `codes` judges them
 
 
@@ -192,6 +194,9 @@ def _never_stays(tag: int, vr: str) -> bool:
 
 
 def _unlisted(tag: int, vr: str, kind: str, options: Options) -> Decision:
+    if tag in _DATES_AS_TEXT:
+        kept = Option.FULL_DATES in options
+        return Decision(Action.KEEP if kept else Action.REMOVE, Action.REMOVE, chosen=kept)
     basic = _BY_VR.get(vr, Action.KEEP)
     if basic is Action.KEEP:
         cleaned = tag in _CLOSED_TEXTS or (vr in _LONG_TEXTS and tag not in _CODED_TEXTS)
