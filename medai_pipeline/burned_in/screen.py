@@ -29,6 +29,7 @@ from medai_pipeline.burned_in.reading import (
 )
 from medai_pipeline.burned_in.words import IdentityWords, identity_words
 from medai_pipeline.dicom.image import Image
+from medai_pipeline.dicom.pixel_bytes import ANY_PIXELS
 from medai_pipeline.dicom.read import check_whole, parse
 from medai_pipeline.errors import DeidentificationError, NoPixels, UndecodablePixels
 
@@ -75,6 +76,10 @@ class Screener:
         try:
             image = Image(part)
         except NoPixels:
+            if any(element.tag in ANY_PIXELS and len(element.value) for element in part.elements):
+                raise DeidentificationError(
+                    "the object has pixel data without rows or columns, which cannot be screened; correct the object"
+                ) from None
             return Screened(data, {}, pixels=False)
         except UndecodablePixels as error:
             raise _unscreened(error) from None

@@ -49,6 +49,7 @@ _FAMILIES = (
 _DIGITS = b"0123456789+-.eE\\ \0"
 _UID_LIST = re.compile(rb"[0-9][0-9.]{0,63}(?:\\[0-9][0-9.]{0,63})*[\0 ]?")
 _TIMEZONE = 0x00080201
+_PIXEL_GROUP = 0x7FE0
 # Elements of an overlay plane (PS3.3 C.9.2) that hold no text; xx is left out
 _OVERLAY_VRS = {0x10: "US", 0x11: "US", 0x15: "IS", 0x40: "CS", 0x50: "SS", 0x51: "US", 0x100: "US", 0x102: "US"}
 _OVERLAY_DATA = 0x3000
@@ -120,6 +121,8 @@ class Cleaner:
             tag = element.tag
             if tag in ours or element.encoding.little != little:
                 continue  # ours to say; or binary values of the other byte order
+            if way.depth and tag >> 16 == _PIXEL_GROUP:
+                continue  # an image inside a sequence, which nobody has screened
             cleaned: Element | None
             if tag >> 16 & 1:
                 if safe is None:

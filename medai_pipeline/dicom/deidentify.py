@@ -2,7 +2,8 @@
 
 Here belongs the file: what is refused, file meta, what the object says about itself. `cleaning` does the data set. The
 same key always gives the same new UIDs and the same shift of dates, so references and intervals hold across files,
-studies and revisions. Pixel data and every kept value are copied byte for byte.
+studies and revisions. Every kept value is copied byte for byte; `pixel_bytes` says what is written of
+pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.cleaning import Cleaner, Plan, Subject, Way
 from medai_pipeline.dicom.elements import (
     META_ENCODING,
-    PIXEL_DATA,
     TRANSFER_SYNTAX,
     Element,
     Part10,
@@ -33,6 +33,7 @@ from medai_pipeline.dicom.elements import (
 )
 from medai_pipeline.dicom.iod_types import iod_of
 from medai_pipeline.dicom.options import BASIC_CODE, DATES, Option, checked, in_order
+from medai_pipeline.dicom.pixel_bytes import ANY_PIXELS, cleaned_pixels
 from medai_pipeline.dicom.profile import PROFILE, profile_name
 from medai_pipeline.dicom.read import check_whole
 from medai_pipeline.dicom.residue import secrets
@@ -57,7 +58,6 @@ _CLASS_TAGS = frozenset({_SOP_CLASS, 0x0008001A, 0x0008001B, 0x00081150, 0x00081
 _STANDARD_CLASS = re.compile(r"1\.2\.840\.10008\.5\.1\.4(\.\d{1,3}){1,6}")
 _STANDARD_SYNTAX = re.compile(r"1\.2\.840\.10008\.1\.2(\.\d{1,3}){0,3}")
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
-_ANY_PIXELS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
 _BUGS = (ArithmeticError, AttributeError, BufferError, LookupError, RuntimeError, TypeError, ValueError)
 _TROUBLE = (*_BUGS, struct.error, zlib.error)
 _MAX_PLANS = 4096
@@ -155,12 +155,13 @@ class Deidentifier:
         attributes = Attributes(part.elements)
         _refuse(part, attributes)
         _require(attributes)
-        has_pixels = not _ANY_PIXELS.isdisjoint(attributes.elements)
+        has_pixels = not ANY_PIXELS.isdisjoint(attributes.elements)
         if has_pixels and not pixels and Option.PIXELS in self.options:
             raise DeidentificationError(REFUSALS["pixels"])
         syntax = _transfer_syntax(part)
         person = self._person(part, attributes, overlays)
-        made = person.write(_cut(attributes, part.elements))
+        elements = cleaned_pixels(part.elements, attributes, part.transfer_syntax)
+        made = person.write(_with_colours(attributes, elements))
         made.update(
             {e.tag: person.as_is(e) for e in self._says(attributes, has_pixels and pixels, part.encoding.little)}
         )
@@ -247,26 +248,10 @@ class Deidentifier:
         return said
 
 
-def _cut(attributes: Attributes, elements: Iterable[Element]) -> Iterator[Element]:
-    """Native pixels without what follows them (PS3.5 8.1.1); no colour profile where there is no colour."""
-    for element in elements:
-        if element.tag in _ANY_PIXELS and not element.undefined:
-            length = native_length(attributes, element)
-            yield replace(element, value=element.value[:length]) if 0 < length < len(element.value) else element
-        elif element.tag != _ICC_PROFILE or not attributes.text(_PHOTOMETRIC).startswith("MONOCHROME"):
-            yield element
-
-
-def native_length(attributes: Attributes, pixels: Element) -> int:
-    """Bytes of native pixel data by rows, columns, frames, samples and bits; 0 where they do not say."""
-    frames = max(1, attributes.integer(0x00280008))
-    samples = max(1, attributes.short(0x00280002))
-    bits = {PIXEL_DATA: attributes.short(0x00280100), 0x7FE00008: 32, 0x7FE00009: 64}[pixels.tag]
-    values = attributes.short(0x00280010) * attributes.short(0x00280011) * samples * frames
-    whole = (values * bits + 7) // 8
-    if attributes.text(_PHOTOMETRIC) == "YBR_FULL_422" and len(pixels.value) < whole:
-        whole = whole * 2 // 3  # some writers say so and do not subsample
-    return whole
+def _with_colours(attributes: Attributes, elements: Iterable[Element]) -> Iterator[Element]:
+    """No colour profile where there is no colour."""
+    grey = attributes.text(_PHOTOMETRIC).startswith("MONOCHROME")
+    return (element for element in elements if element.tag != _ICC_PROFILE or not grey)
 
 
 def _refuse(part: Part10, attributes: Attributes) -> None:

@@ -24,6 +24,8 @@ class Frames:
         self._value = memoryview(value)
         self._fragments = _fragments(self._value)
         offsets = self._offsets(count, extended_offsets)
+        position, length = self._fragments[0]
+        self.table = self._value[position : position + length]  # the Basic Offset Table
         self._fragments = self._fragments[1:]
         self._first = _by_offsets(self._fragments, offsets, count) or self._by_content(count)
         if len(self._first) < count:
@@ -33,6 +35,26 @@ class Frames:
 
     def __len__(self) -> int:
         return len(self._first)
+
+    @property
+    def has_table(self) -> bool:
+        return len(self.table) > 0
+
+    @property
+    def one_each(self) -> bool:
+        """Whether each frame is one fragment."""
+        return len(self._fragments) == len(self._first)
+
+    @property
+    def well_told(self) -> bool:
+        """Whether nothing is beside the frames: the basic table is empty or true, and no bytes follow the fragments."""
+        origin = self._fragments[0][0]
+        offsets = [self._fragments[first][0] - origin for first in self._first]
+        last, length = self._fragments[-1]
+        told = not self.has_table
+        if not told and offsets[-1] < 1 << 32:
+            told = bytes(self.table) == struct.pack(f"<{len(offsets)}L", *offsets)
+        return told and last + length == len(self._value)
 
     def frame(self, number: int) -> bytes:
         """The codestream of one frame, counted from 1."""
