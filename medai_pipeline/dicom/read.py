@@ -124,7 +124,8 @@ def find_files(paths: Iterable[str | Path]) -> Iterator[Path]:
             wanted = (
                 name for name in sorted(names) if not name.startswith(".") and name.upper() not in _NOT_CANDIDATES
             )
-            yield from (file for name in wanted if (file := Path(folder, name)).is_file())
+            files = (Path(folder, name) for name in wanted)
+            yield from (file for file in files if not file.is_symlink() and file.is_file())
 
 
 @dataclass(frozen=True, slots=True, repr=False)
