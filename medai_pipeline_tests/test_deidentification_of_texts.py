@@ -121,3 +121,30 @@ def test_an_object_with_more_identity_words_than_can_be_searched_is_refused():
     dataset.OtherPatientIDs = [f"{number:07x}" for number in range(2000)]
     with pytest.raises(DeidentificationError, match="words of a person"):
         Deidentifier(KEY).deidentify(file_of(dataset))
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({"PatientName": "Müller^Jörg"}, "Scanner of MÜLLER"),
+        ({"PatientName": "Müller^Jörg"}, "Scanner of Mueller"),
+        ({"PatientName": "Müller^Jörg"}, "JÖRG"),
+        ({"PatientName": "Γιώργος^ΟΔΥΣΣΕΑΣ"}, "οδυσσεας"),
+        ({"PatientName": "Ng^Wei"}, "NgWei scanner"),
+        ({"PatientName": "Ng^Wei"}, "DrNg"),
+        ({"PatientID": "12-34-567"}, "v 1234567"),
+        ({"PatientID": "1234567"}, "v12.34.567"),
+        ({"PatientBirthDate": "19610312"}, "12031961"),
+        ({"PatientBirthDate": "19610312"}, "12Mar1961"),
+    ],
+)
+def test_what_the_header_says_of_the_person_is_found_in_every_way_of_writing(said, text):
+    dataset = image(SpecificCharacterSet="ISO_IR 192", ManufacturerModelName=text, **said)
+    assert text.encode() not in Deidentifier(KEY).deidentify(file_of(dataset)).data
+    assert deidentified(image(ManufacturerModelName="SOMATOM Definition", **said)).ManufacturerModelName
+
+
+def test_a_name_that_stands_only_deep_inside_is_found_too():
+    dataset = image(ManufacturerModelName="of Vandermeer")
+    dataset.ReferencedStudySequence = [coded(OperatorsName="Vandermeer^Al")]
+    assert "ManufacturerModelName" not in deidentified(dataset)

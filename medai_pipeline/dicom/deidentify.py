@@ -38,7 +38,7 @@ from medai_pipeline.dicom.profile import PROFILE, profile_name
 from medai_pipeline.dicom.read import check_whole
 from medai_pipeline.dicom.residue import secrets
 from medai_pipeline.dicom.row import instance_row
-from medai_pipeline.dicom.words import identity_words, tells_identity
+from medai_pipeline.dicom.words import holds_names, identity_words, tells_identity
 from medai_pipeline.dicom.written import Person, Written
 from medai_pipeline.errors import DeidentificationError
 from medai_pipeline.records import DeidentifiedInstance, Instance
@@ -189,7 +189,7 @@ class Deidentifier:
         iod = iod_of(attributes.text(_SOP_CLASS))
         patient = attributes.text(_PATIENT_ID) or attributes.text(_STUDY)
         days = self.days_earlier(patient) if Option.MODIFIED_DATES in self.options else 0
-        telling = [element for element in part.elements if tells_identity(element.tag)]
+        telling = [e for e in part.elements if tells_identity(e.tag) or holds_names(e)]
         values = tuple((element.tag, bytes(element.value)) for element in telling)
         known = (iod, part.encoding, days, overlays, values)
         keep = all(element.items is None for element in telling)

@@ -7,13 +7,19 @@ no character set can hide a word; whatever is not ASCII is not known.
 from __future__ import annotations
 
 import re
+import struct
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from typing import NamedTuple
 
+from pydicom.charset import decode_bytes, python_encoding
+from pydicom.datadict import DicomDictionary
+
+from medai_pipeline.dicom import terms
 from medai_pipeline.dicom.attributes import Attributes
-from medai_pipeline.dicom.elements import Element, dictionary_vr
+from medai_pipeline.dicom.elements import Element, dictionary_vr, read_items
 from medai_pipeline.dicom.profile import resource
 
 _PIECES = re.compile(r"[^\s_/^,;:()\[\]{}<>&*+=|\"'!?#@~]+")
@@ -26,6 +32,10 @@ _ESCAPE = "\x1b"
 _LETTERS = re.compile(rb"[A-Za-z0-9\x80-\xff]+")
 _LONG = 4  # from here on a word of an identifier counts
 _INSIDE = 5  # from here on a word counts inside another one too
+_DEEPEST = 16
+_SEPARATORS = re.compile(rb"[\s./_:,-]+")
+_TWO_LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "æ": "ae", "œ": "oe"})
+_MONTHS = (b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec")
 _PARTS = re.compile(rb"[A-Z]?[a-z\x80-\xff]+|[A-Z]+(?![a-z])|\d+")  # DrNg, NG7: Dr Ng, NG 7
 
 _PATIENT_ID, _OTHER_IDS, _OTHER_IDS_SEQUENCE = 0x00100020, 0x00101000, 0x00101002
@@ -40,6 +50,7 @@ class Identity(NamedTuple):
 
     persons: frozenset[bytes] = frozenset()
     places: frozenset[bytes] = frozenset()
+    encodings: tuple[str, ...] = ()  # of the object's text, as Python calls them
 
 
 @cache
@@ -62,7 +73,13 @@ def _known() -> frozenset[bytes]:
 @cache
 def tells_identity(tag: int) -> bool:
     """Whether an element can add to the words of `identity_words`."""
-    return tag in _IDS or tag in _PLACES or tag == _OTHER_IDS_SEQUENCE or dictionary_vr(tag) in ("PN", "DA")
+    return (
+        tag == terms.SPECIFIC_CHARACTER_SET
+        or tag in _IDS
+        or tag in _PLACES
+        or tag == _OTHER_IDS_SEQUENCE
+        or dictionary_vr(tag) in ("PN", "DA")
+    )
 
 
 def identity_words(elements: Iterable[Element]) -> Identity:
@@ -70,6 +87,8 @@ def identity_words(elements: Iterable[Element]) -> Identity:
     found = list(elements)
     others = next((Attributes([e]).items(_OTHER_IDS_SEQUENCE) for e in found if e.tag == _OTHER_IDS_SEQUENCE), [])
     found += [element for item in others for element in item.elements.values()]
+    encodings = _encodings(found)
+    found += [e for element in found if holds_names(element) for e in _nested_names(element)]
     persons: set[bytes] = set()
     places: set[bytes] = set()
     for element in found:
@@ -78,14 +97,83 @@ def identity_words(elements: Iterable[Element]) -> Identity:
         vr = dictionary_vr(element.tag)
         if vr == "PN":
             persons.update(_name_words(bytes(element.value)))
+            for folded in _folded(bytes(element.value), encodings):
+                persons.update(_name_words(folded))
+                persons.update(_glued(folded))
         elif vr == "DA":
             digits = re.sub(rb"\D", b"", bytes(element.value))
-            persons.update([digits] if len(digits) == 8 else [])
+            persons.update(_date_forms(digits) if len(digits) == 8 else [])
         elif element.tag in _IDS:
             persons.update(_id_words(bytes(element.value)))
         elif element.tag in _PLACES:
             places.update(word for word in _words(bytes(element.value)) if len(word) > 2)
-    return Identity(frozenset(persons), frozenset(places))
+    return Identity(frozenset(persons), frozenset(places), encodings)
+
+
+@cache
+def _name_tags() -> re.Pattern[bytes]:
+    tags = [tag for tag, entry in DicomDictionary.items() if entry[0] == "PN"]
+    found = {struct.pack(order + "HH", tag >> 16, tag & 0xFFFF) for tag in tags for order in "<>"}
+    return re.compile(b"|".join(re.escape(tag) for tag in sorted(found)))
+
+
+def holds_names(element: Element) -> bool:
+    """Whether a sequence may hold a person's name at any depth, by the bytes of its tags."""
+    if dictionary_vr(element.tag) != "SQ":
+        return False
+    return element.items is not None or _name_tags().search(element.value) is not None
+
+
+def _nested_names(element: Element, depth: int = 1) -> Iterator[Element]:
+    if depth > _DEEPEST:
+        return
+    for item in read_items(element, depth):
+        for inner in item:
+            vr = dictionary_vr(inner.tag)
+            if vr == "PN":
+                yield inner
+            elif vr == "SQ" and inner.vr in (None, b"SQ", b"UN"):
+                yield from _nested_names(inner, depth + 1)
+
+
+def _encodings(elements: list[Element]) -> tuple[str, ...]:
+    value = next((bytes(e.value) for e in elements if e.tag == terms.SPECIFIC_CHARACTER_SET), b"")
+    names = [name.strip() for name in value.decode("latin-1").strip("\0 ").split("\\")]
+    return tuple(python_encoding[n] for n in names[:8] if n in terms.CHARACTER_SETS and n in python_encoding)
+
+
+def _decoded(value: bytes, encodings: tuple[str, ...]) -> str:
+    if _ESCAPE.encode() in value:
+        return decode_bytes(value, list(encodings) or ["iso8859"], set(b"^=\\"))
+    return value.decode(encodings[0] if encodings else "iso8859", "replace")
+
+
+def _folded(value: bytes, encodings: tuple[str, ...]) -> set[bytes]:
+    """A text without case and accents, as UTF-8; umlauts both as their letter and as two."""
+    text = _decoded(value, encodings).casefold()
+    spelt = text.translate(_TWO_LETTERS)
+    return {
+        "".join(c for c in unicodedata.normalize("NFKD", form) if not unicodedata.combining(c)).encode()
+        for form in (text, spelt)
+    }
+
+
+def _glued(name: bytes) -> Iterator[bytes]:
+    """Family and given name in one word, either way round."""
+    for group in name.replace(b"=", b"\\").split(b"\\"):
+        family, given = (b"".join(_words(part)) for part in (group.split(b"^") + [b""])[:2])
+        if family and given and len(family + given) >= _LONG:
+            yield from (family + given, given + family)
+
+
+def _date_forms(digits: bytes) -> Iterator[bytes]:
+    """A date as digits and with its month's name, in the orders that people write."""
+    year, month, day = digits[:4], digits[4:6], digits[6:]
+    yield from (digits, day + month + year, month + day + year)
+    yield from (day.lstrip(b"0") + month.lstrip(b"0") + year, month.lstrip(b"0") + day.lstrip(b"0") + year)
+    if b"01" <= month <= b"12":
+        named = _MONTHS[int(month) - 1]
+        yield from (day + named + year, year + named + day, named + day + year)
 
 
 def _words(value: bytes) -> Iterator[bytes]:
@@ -117,9 +205,17 @@ def names_the_person(value: bytes | memoryview, identity: Identity) -> bool:
     telling, long = _telling(identity.persons)
     text = bytes(value)
     lower = text.lower()
-    if any(word in lower for word in long) or not telling.isdisjoint(_LETTERS.findall(lower)):
+    joined = _SEPARATORS.sub(b"", lower)
+    if any(word in lower or word in joined for word in long) or not telling.isdisjoint(_LETTERS.findall(lower)):
         return True
-    return not telling.isdisjoint(part.lower() for part in _PARTS.findall(text))
+    if not telling.isdisjoint(part.lower() for part in _PARTS.findall(text)):
+        return True
+    if text.isascii() and _ESCAPE.encode() not in text:
+        return False
+    for folded in _folded(text, identity.encodings):
+        if any(word in folded for word in long) or not telling.isdisjoint(_LETTERS.findall(folded)):
+            return True
+    return False
 
 
 def cleaned(value: bytes | memoryview, identity: Identity) -> bytes:
