@@ -148,3 +148,11 @@ def test_a_name_that_stands_only_deep_inside_is_found_too():
     dataset = image(ManufacturerModelName="of Vandermeer")
     dataset.ReferencedStudySequence = [coded(OperatorsName="Vandermeer^Al")]
     assert "ManufacturerModelName" not in deidentified(dataset)
+
+
+def test_a_number_that_is_the_identifier_or_birth_date_of_the_person_goes():
+    dataset = image(PatientID="4711234", PatientBirthDate="19610312", ExposureTime="4711234", XRayTubeCurrent="250")
+    dataset.DistanceSourceToDetector = "19610312"
+    result = deidentified(dataset)
+    assert "4711234" not in str(result.get("ExposureTime")) and result.XRayTubeCurrent == 250
+    assert "1961" not in str(result.get("DistanceSourceToDetector"))

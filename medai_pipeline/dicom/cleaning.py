@@ -48,6 +48,7 @@ _FAMILIES = (
 )
 _DIGITS = b"0123456789+-.eE\\ \0"
 _UID_LIST = re.compile(rb"[0-9][0-9.]{0,63}(?:\\[0-9][0-9.]{0,63})*[\0 ]?")
+_LONG_NUMBER = 5
 _TIMEZONE = 0x00080201
 _PIXEL_GROUP = 0x7FE0
 # Elements of an overlay plane (PS3.3 C.9.2) that hold no text; xx is left out
@@ -223,7 +224,11 @@ class Cleaner:
         """The value where it is what its VR promises and, being text, does not name the person; else None."""
         value = element.value
         if standard in ("DS", "IS"):
-            return value if not bytes(value).translate(None, _DIGITS) else None  # a number that is none may be anything
+            if bytes(value).translate(None, _DIGITS):
+                return None  # a number that is none may be anything
+            persons = self._subject.identity.persons  # a long number may be an identifier or a date
+            same = len(value) > _LONG_NUMBER and any(n.strip(b"\0 ") in persons for n in bytes(value).split(b"\\"))
+            return None if same else value
         if standard in _TEXT_VRS:
             kept = self._kept_text(element.tag, value, standard, chosen)
             if kept is None or not unlisted or element.tag >> 16 & 1:
