@@ -20,8 +20,12 @@ from medai_pipeline.burned_in.words import IdentityWords, fold, is_harmless
 _LARGEST_SIDE = 1600  # larger pictures are read smaller: their letters are larger too
 _FOUND = 0.4  # least certainty of the detector
 _LETTER = 0.13  # of the shorter side: a line higher than that is no text
+_LEAST_SIDE = 12  # pixels: no word fits into less
+_SAME = 0.7  # share of a line that was found at full size already
 _PIECE = 224  # pixels of a side of what is looked at again, enlarged
 _GAP = 1.6  # line heights between words of one line
+_ENDS = 4  # line heights beyond a line's end that are looked at once more
+_THICK = 40  # pixels: thicker lines are not enlarged
 _LETTERS = 0.3  # between letters of one word
 _BRIDGE = 1.1  # and between two parts that are both masked: what lies between goes, too
 _SCRIPT = 0.55  # certainty of the detector from which something line-like that cannot be read is text all the same
@@ -67,9 +71,13 @@ def _largest(picture: np.ndarray) -> float:
 
 
 def _found(picture: np.ndarray) -> list[tuple[Box, float]]:
+    """Boxes of text, from the picture, from half of it where it shows more, and from enlarged pieces within outlines."""
+    if min(picture.shape[:2]) < _LEAST_SIDE:
+        return []
     largest = _largest(picture)
     whole = ocr.boxes_of(ocr.text_map(picture), _FOUND)
     found = [item for item in whole if min(_sides(item[0])) <= largest]
+    found += [item for item in _found_in_half(picture, largest) if _covered(item[0], found) < _SAME]
     outlines = [box for box, _ in whole if min(_sides(box)) > largest]
     if outlines:
         cells = text_like(picture if picture.ndim == 2 else np.ascontiguousarray(picture.max(axis=2)), WIDE)
@@ -80,6 +88,43 @@ def _found(picture: np.ndarray) -> list[tuple[Box, float]]:
             again = _enlarged(picture, piece, largest)
             found += [item for item in again if not any(_covers(other, item[0]) for other, _ in found)]
     return found
+
+
+def _found_in_half(picture: np.ndarray, largest: float) -> list[tuple[Box, float]]:
+    """What the detector finds at half the size: large letters of thin strokes, which come apart at full size."""
+    rows, columns = picture.shape[:2]
+    half = cv2.resize(picture, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
+    boxes = [(_scaled(box, 2, columns, rows), score) for box, score in ocr.boxes_of(ocr.text_map(half), _FOUND)]
+    return [item for item in boxes if min(_sides(item[0])) <= 1.5 * largest]  # lines close together come as one
+
+
+def to_their_ends(picture: np.ndarray, boxes: list[Box]) -> list[Box]:
+    """Boxes with what an enlarged look around each adds to its line: over a busy ground the detector loses letters."""
+    rows, columns = picture.shape[:2]
+    result = list(boxes)
+    for box in boxes:
+        width, height = _sides(box)
+        thick = min(width, height)
+        if thick > _THICK:
+            continue
+        along, across = _ENDS * thick, thick
+        dx, dy = (across, along) if _upended(box) else (along, across)
+        piece = (max(0, box[0] - dx), max(0, box[1] - dy), min(columns, box[2] + dx), min(rows, box[3] + dy))
+        for other, _ in _enlarged(picture, piece, 2 * thick):
+            if _same_line(box, other, _BRIDGE):
+                result.append(
+                    (min(box[0], other[0]), min(box[1], other[1]), max(box[2], other[2]), max(box[3], other[3]))
+                )
+    return result
+
+
+def _covered(box: Box, found: list[tuple[Box, float]]) -> float:
+    """The share of a box that lies in others together."""
+    x0, y0, x1, y1 = box
+    inside = np.zeros((y1 - y0, x1 - x0), bool)
+    for (a0, b0, a1, b1), _ in found:
+        inside[max(0, b0 - y0) : max(0, b1 - y0), max(0, a0 - x0) : max(0, a1 - x0)] = True
+    return float(inside.mean())
 
 
 def _enlarged(picture: np.ndarray, piece: Box, largest: float) -> list[tuple[Box, float]]:
@@ -140,7 +185,8 @@ def _belongs(line: Line, masked: Box) -> bool:
 
 def _spelled(lines: list[Line]) -> list[Box]:
     """Words that were found letter by letter, as the detector does with lines that run up or down."""
-    left = [line.box for line in lines if line.read >= _READ and 1 <= len(fold(line.text)) <= 2]
+    single = [line for line in lines if line.read >= _READ and line.found >= 0.7]
+    left = [line.box for line in single if 1 <= len(fold(line.text)) <= 2]
     words: list[Box] = []
     while left:
         word = [left.pop()]
@@ -154,6 +200,11 @@ def _spelled(lines: list[Line]) -> list[Box]:
 
 def _touches(one: Box, other: Box) -> bool:
     return _follow(one, other, _LETTERS) or _follow(_turned(one), _turned(other), _LETTERS)
+
+
+def is_certain(line: Line) -> bool:
+    """Whether a line is text beyond doubt, rather than anatomy that was read as a few letters."""
+    return len(fold(line.text)) >= 4 and line.read >= 0.8
 
 
 def share_inside(box: Box, others: list[Box]) -> float:
@@ -177,7 +228,9 @@ def identifies(line: Line, identity: IdentityWords) -> bool:
     line_like = max(width, height) >= 2.5 * min(width, height)
     if letters <= 3:
         return letters >= 2 and line.read >= _SHORT_READ
-    return line.read >= _READ or (line_like and line.found >= _SCRIPT)
+    if line.read >= _READ or (line.read >= 0.3 and line.found >= 0.7):
+        return True
+    return line_like and line.found >= _SCRIPT
 
 
 def is_settled(line: Line) -> bool:

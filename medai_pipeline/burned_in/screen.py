@@ -19,6 +19,7 @@ from medai_pipeline.burned_in.ocr import Box, Line
 from medai_pipeline.burned_in.pictures import picture_of, window_picture
 from medai_pipeline.burned_in.reading import (
     identifies,
+    is_certain,
     is_settled,
     is_text,
     lines_around,
@@ -26,6 +27,7 @@ from medai_pipeline.burned_in.reading import (
     lines_of,
     share_inside,
     to_mask,
+    to_their_ends,
 )
 from medai_pipeline.burned_in.words import IdentityWords, identity_words
 from medai_pipeline.dicom.image import Image
@@ -155,10 +157,11 @@ class _Search:
         calm: list[Box] = []  # lines read as harmless: they need not be read so again, with something black beside them
         for _ in range(_PASSES):
             lines = self._lines(shown, calm)
-            fresh = {_grown(box, picture.shape) for box in to_mask(lines, self.identity, boxes | self._static)}
+            found = to_mask(lines, self.identity, boxes | self._static)
+            fresh = {_grown(box, picture.shape) for box in to_their_ends(shown, found)}
             if not fresh:
                 return boxes
-            self.text_found = True
+            self.text_found = self.text_found or any(map(is_certain, lines))
             calm += [line.box for line in lines if is_settled(line)]
             boxes |= fresh
             shown = _black(shown, fresh)
