@@ -176,7 +176,8 @@ def private(ds: Dataset, who: Who, tables: Tables) -> None:
         held = ds.private_block(group, creator, create=True)
         for key, vr in safe.items():
             if key[:2] == (group, creator):
-                held.add_new(key[2], vr, _SAFE_VALUES[vr])
+                value, count = _SAFE_VALUES[vr], tables.safe_vm[key]
+                held.add_new(key[2], vr, value if count == 1 else [value] * count)
         if (group, creator, 0xFE) not in tables.safe_private:
             held.add_new(0xFE, "LO", f"operator {who.operator.split('^')[0]}")
     ds.add(DataElement(0x00335501, "LO", f"stray {who.family}"))  # its block has no creator

@@ -51,6 +51,8 @@ TYPES: dict[tuple[str | None, int], int] = {
 # Issuers of identifiers name an institution, as (0010,0021) does, and Table E.1-1 does not name these.
 _ISSUER = {"basic": "X/Z/D", "retain_institution_identity": "K", "source": "names an issuer"}
 _ISSUERS = dict.fromkeys((0x00400031, 0x00400032), _ISSUER)
+# Encapsulated Document Length (0042,0015) tells the size of a document that is itself D: it follows the dummy.
+_FOLLOWS = {0x00420015: 0x00420011}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Tables:
     private_row: dict[str, str]
     safe_private: dict[tuple[int, str, int], str]
     content: dict[tuple[str, str], dict[str, str]]
+    safe_vm: dict[tuple[int, str, int], int]  # how many values; 1 where the table leaves it open
 
     def row(self, tag: int) -> dict[str, str] | None:
         group = tag >> 16
@@ -102,16 +105,19 @@ def load(folder: Path) -> Tables:
         else:
             rows[int("".join(match.groups()).replace("x", "0"), 16)] = row
     rows |= _ISSUERS
-    safe = {}
+    rows |= {tag: rows[other] for tag, other in _FOLLOWS.items()}
+    safe, vm = {}, {}
     for row in _read(folder / "ps3.15_e3.10-1_safe_private.csv"):
         found = _TAG.fullmatch(row["data_element"].strip())
         if found:
-            safe[int(found[1], 16), row["private_creator"].strip(), int(found[2][2:], 16)] = row["vr"].strip()
+            key = int(found[1], 16), row["private_creator"].strip(), int(found[2][2:], 16)
+            safe[key] = row["vr"].strip()
+            vm[key] = int(row["vm"]) if row["vm"].strip().isdecimal() else 1
     content = {
         (r["coding_scheme_designator"], r["code_value"]): r
         for r in _read(folder / "ps3.15_e3.4-1_structured_content.csv")
     }
-    return Tables(rows, private, safe, content)
+    return Tables(rows, private, safe, content, vm)
 
 
 def _read(path: Path) -> list[dict[str, str]]:

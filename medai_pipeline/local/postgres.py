@@ -73,7 +73,8 @@ class EmbeddedPostgres:
             shown=str(self._data),
             stop_signal=signal.SIGINT,  # fast shutdown; SIGTERM would wait for every client
             user=self._server.system_user,
-            start_attempts=5,  # after kill -9 it refuses until the last old backend has gone, about 2 s
+            start_attempts=10,  # after kill -9 it refuses until the last old backend has gone, about 2 s,
+            deaths=10,  # and longer on a busy machine: half a minute of attempts
         )
 
     def ready(self) -> bool:

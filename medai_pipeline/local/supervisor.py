@@ -52,6 +52,7 @@ class Service:
     keep_orphans: bool = False
     leader_only: bool = False
     start_attempts: int = 2  # before it was ready for the first time
+    deaths: int = DEATHS  # within a minute: then it is given up
 
 
 class Supervisor:
@@ -132,7 +133,7 @@ class Keeper(threading.Thread):
         return self._child.pid if self._child and self._child.poll() is None else None
 
     def run(self) -> None:
-        deaths: deque[float] = deque(maxlen=DEATHS)
+        deaths: deque[float] = deque(maxlen=self.service.deaths)
         while self._launch():
             assert self._child is not None
             code = self._wait()
@@ -143,8 +144,10 @@ class Keeper(threading.Thread):
             deaths.append(time.monotonic())
             if not self._was_ready and len(deaths) >= self.service.start_attempts:
                 return self._give_up(f"{self.service.name} does not start ({_how(code)})")
-            if len(deaths) == DEATHS and deaths[-1] - deaths[0] < DEATHS_WITHIN_S:
-                return self._give_up(f"{self.service.name} ended {DEATHS} times within a minute ({_how(code)})")
+            if len(deaths) == self.service.deaths and deaths[-1] - deaths[0] < DEATHS_WITHIN_S:
+                return self._give_up(
+                    f"{self.service.name} ended {self.service.deaths} times within a minute ({_how(code)})"
+                )
             self._echo(f"{self.service.name:<10} ended ({_how(code)}), starts again")
             self._stopping.wait(BACKOFF_S[min(len(deaths), len(BACKOFF_S)) - 1])
 
