@@ -60,10 +60,16 @@ def _read(picture: np.ndarray, found: list[tuple[Box, float]]) -> list[Line]:
     return [Line(box, score, text, sure) for (box, score), (text, sure) in zip(found, said, strict=True)]
 
 
-def is_text(line: Line) -> bool:
-    """Whether a line is text at all, harmless or not, rather than anatomy that looks like a letter."""
-    letters = len(fold(line.text))
-    return line.found >= 0.7 or (letters >= 2 and line.read >= 0.3)
+def show_text(lines: list[Line]) -> bool:
+    """Whether lines are text that may have to go, rather than anatomy that looks like a letter, or a marker alone."""
+    single = [line for line in lines if line.read >= _READ and line.found >= 0.7]
+    return len(single) >= 3 or any(_reads_as_text(line) for line in lines)
+
+
+def _reads_as_text(line: Line) -> bool:
+    width, height = _sides(line.box)
+    line_like = max(width, height) >= 2.5 * min(width, height) and line.found >= _SCRIPT
+    return line_like or (len(fold(line.text)) >= 2 and line.read >= 0.3)
 
 
 def _largest(picture: np.ndarray) -> float:
@@ -165,6 +171,7 @@ def to_mask(lines: list[Line], identity: IdentityWords, before: Iterable[Box] = 
     `before`: what was masked already; a line may have been found in parts.
     """
     earlier = list(before)
+    lines = _without_second_looks(lines, identity)
     boxes = [line.box for line in lines if identifies(line, identity)] + _spelled(lines)
     rest = [line for line in lines if line.box not in boxes and share_inside(line.box, earlier) < 0.5]
     grown = True
@@ -174,6 +181,25 @@ def to_mask(lines: list[Line], identity: IdentityWords, before: Iterable[Box] = 
         rest = [line for line in rest if line not in beside]
         grown = bool(beside)
     return _joined(boxes, earlier) if boxes else []
+
+
+def _without_second_looks(lines: list[Line], identity: IdentityWords) -> list[Line]:
+    """Lines less those that were found at two sizes, read harmless at one, and badly at the other."""
+    settled = [line for line in lines if is_settled(line)]
+    return [
+        line
+        for line in lines
+        if is_settled(line)
+        or identity.matches(line.text)
+        or not any(_is_same(line.box, other.box) for other in settled)
+    ]
+
+
+def _is_same(box: Box, settled: Box) -> bool:
+    """Whether a box adds nothing to the length of a settled line."""
+    across = min(box[3], settled[3]) - max(box[1], settled[1])
+    along = min(box[2], settled[2]) - max(box[0], settled[0])
+    return along >= 0.85 * (box[2] - box[0]) and across >= 0.45 * (box[3] - box[1])
 
 
 def _belongs(line: Line, masked: Box) -> bool:
@@ -199,6 +225,9 @@ def _spelled(lines: list[Line]) -> list[Box]:
 
 
 def _touches(one: Box, other: Box) -> bool:
+    """Whether two boxes stand as close as letters of a word do; the same letter found twice does not."""
+    if max(share_inside(one, [other]), share_inside(other, [one])) > 0.6:
+        return False
     return _follow(one, other, _LETTERS) or _follow(_turned(one), _turned(other), _LETTERS)
 
 

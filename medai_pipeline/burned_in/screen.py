@@ -21,11 +21,11 @@ from medai_pipeline.burned_in.reading import (
     identifies,
     is_certain,
     is_settled,
-    is_text,
     lines_around,
     lines_at_a_glance,
     lines_of,
     share_inside,
+    show_text,
     to_mask,
     to_their_ends,
 )
@@ -147,9 +147,9 @@ class _Search:
         before, self._before = self._before, grey
         if before is not None:
             cells &= _changed(before, grey, cells.shape)
-        elif self._care is _Care.READ or (self._care is _Care.GLANCE and any(map(is_text, lines_at_a_glance(picture)))):
+        elif self._care is _Care.READ or (self._care is _Care.GLANCE and show_text(lines_at_a_glance(picture))):
             return True
-        return bool(cells.any()) and any(map(is_text, lines_around(_black(picture, self._static), cells)))
+        return bool(cells.any()) and show_text(lines_around(_black(picture, self._static), cells))
 
     def _read(self, picture: np.ndarray, shown: np.ndarray) -> set[Box]:
         """Boxes to mask, found in `shown` and in what is left after each masking."""
