@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from medai_pipeline.models.catalog import Choice
 
 
+LAST_RESORT = ("derived from other images", "made at a workstation, not acquired")
+
+
 class Kind(NamedTuple):
     """What a model is chosen by: Modality, and the region of Body Part Examined ("" where it is not stated)."""
 
@@ -38,6 +41,8 @@ def normalize_study(study: DeidentifiedStudy, objects: Objects, models: Sequence
     images = [instance for instance in study.instances if instance.usable]
     if not images and not study.problems and study.instances and all(map(known_no_image, study.instances)):
         return _nothing_to_read(study)
+    if not images:  # a study of nothing but derived images is read all the same: there is nothing better in it
+        images = [instance for instance in study.instances if instance.reason in LAST_RESORT]
     if not images:
         reasons = [i.reason for i in study.instances] + [p.reason for p in study.problems]
         raise NoUsableImages(f"no image that a model may see: {counted(reasons)}")
