@@ -229,3 +229,16 @@ def test_real_ultrasounds_and_films_lose_names_and_keep_technique(test_data) -> 
         said += [line.text.upper() for line in lines_of(as_shown(after))]
     assert not [text for text in said if any(word in text for word in gone)]
     assert {"PORTABLE", "L"} <= set(said)
+
+
+def test_a_name_that_runs_up_the_border_is_masked_as_a_whole() -> None:
+    ground = (30 + np.random.default_rng(8).integers(0, 9, (260, 320))).astype(np.uint8)
+    across = np.frombuffer(lettered(image(), 250, ground).PixelData, np.uint8).reshape(260, 320)
+    along = np.ascontiguousarray(np.rot90(across))
+    upright = lettered(image(), 250, along)  # the same name across the picture, too
+    upright.Modality = "OT"
+    upright.BitsAllocated, upright.BitsStored, upright.HighBit, upright.PixelRepresentation = 8, 8, 7, 0
+    data = written(upright)
+    result, after = screened(data)
+    assert np.all(decode(after)[0] < 60)  # nothing of the ink is left
+    assert result.masks

@@ -42,6 +42,14 @@ def lines_of(picture: np.ndarray) -> list[Line]:
     return [replace(line, box=_scaled(line.box, 1 / scale, columns, rows)) for line in lines]
 
 
+def upright_lines_of(picture: np.ndarray) -> list[Line]:
+    """Lines that run up: found in the picture laid on its side, where the detector keeps their letters together."""
+    rows = picture.shape[0]
+    lines = lines_of(np.ascontiguousarray(np.rot90(picture, -1)))
+    long = [line for line in lines if _upended(_turned(line.box))]
+    return [replace(line, box=(y0, rows - x1, y1, rows - x0)) for line in long for x0, y0, x1, y1 in [line.box]]
+
+
 def lines_around(picture: np.ndarray, cells: np.ndarray) -> list[Line]:
     """Lines around the cells that `gate.text_like` marked: a cheaper look, which tells whether `lines_of` is needed."""
     largest = _largest(picture)

@@ -28,6 +28,7 @@ from medai_pipeline.burned_in.reading import (
     show_text,
     to_mask,
     to_their_ends,
+    upright_lines_of,
 )
 from medai_pipeline.burned_in.words import IdentityWords, identity_words
 from medai_pipeline.dicom.image import Image
@@ -155,8 +156,8 @@ class _Search:
         """Boxes to mask, found in `shown` and in what is left after each masking."""
         boxes: set[Box] = set()
         calm: list[Box] = []  # lines read as harmless: they need not be read so again, with something black beside them
-        for _ in range(_PASSES):
-            lines = self._lines(shown, calm)
+        for number in range(_PASSES):
+            lines = self._lines(shown, calm) + (upright_lines_of(picture) if number else [])
             found = to_mask(lines, self.identity, boxes | self._static)
             fresh = {_grown(box, picture.shape) for box in to_their_ends(shown, found)}
             if not fresh:
