@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from medai_pipeline.dicom.deidentify import Deidentifier
+from medai_pipeline.dicom.select import select
+from medai_pipeline.errors import NoUsableImages
 from medai_pipeline.phantoms.studies import make_study, to_bytes
 from medai_pipeline.records import DeidentifiedStudy
 from medai_pipeline.stages import deidentify_study, fetch_study, images, normalize_study
@@ -129,3 +131,24 @@ def test_missing_slices_and_odd_objects_are_warnings_and_a_gap_asks_for_a_person
     assert {"series-gaps", "window"} <= codes
     found = triage(["Nodule"], [0.02], [0.5], [0.01], problems=gapped.warnings)
     assert found.review_required and any("about 2 slices missing" in reason for reason in found.reasons)
+
+
+def test_a_study_of_nothing_but_derived_images_is_read_and_a_person_told(parts) -> None:
+    studies, objects = parts
+    derived = [replace(i, image_type=("DERIVED", "SECONDARY", "AXIAL")) for i in studies["chest-ct"].instances]
+    alone = replace(studies["chest-ct"], instances=select(derived))
+    assert not any(instance.usable for instance in alone.instances)
+    tensors = normalize_study(alone, objects)
+    assert len(tensors.pixels) == 4 and [p.code for p in tensors.problems] == ["no-acquired-images"]
+    assert decision(tensors).review_required
+
+
+def test_beside_acquired_images_derived_ones_are_left_out_and_a_localizer_is_no_last_resort(parts) -> None:
+    studies, objects = parts
+    acquired = studies["chest-ct"].instances
+    derived = replace(acquired[0], image_type=("DERIVED", "SECONDARY", "AXIAL"))
+    mixed = replace(studies["chest-ct"], instances=select((derived, *acquired[1:])))
+    assert len(normalize_study(mixed, objects).pixels) == 3
+    scout = replace(acquired[0], image_type=("DERIVED", "SECONDARY", "LOCALIZER"))
+    with pytest.raises(NoUsableImages):
+        normalize_study(replace(studies["chest-ct"], instances=select((scout,))), objects)

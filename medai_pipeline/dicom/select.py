@@ -84,6 +84,10 @@ CONTENTS: dict[str, str] = {
     "scanned-image": "a scanned picture",
 }
 
+MADE_FROM_OTHERS = "derived from other images"
+# Reasons that yield where a study holds nothing better: these are still pictures of the patient's body.
+LAST_RESORT = frozenset({MADE_FROM_OTHERS, CONTENTS["workstation"]})
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -156,7 +160,7 @@ def _derived(instance: Instance) -> str:
     if named:
         return named
     made_later = instance.image_type[:2] == ("DERIVED", "SECONDARY")
-    return "derived from other images" if made_later and instance.transfer_syntax_uid not in _LOSSY else ""
+    return MADE_FROM_OTHERS if made_later and instance.transfer_syntax_uid not in _LOSSY else ""
 
 
 def _cross_section(instance: Instance) -> bool:
@@ -195,6 +199,12 @@ def select(instances: Iterable[Instance]) -> tuple[Instance, ...]:
     images the other. Slices of CT, MR, PET and NM that were captured, reformatted, projected or computed are left out.
     """
     return tuple(_judged(instance) for instance in instances)
+
+
+def last_resort(instances: Iterable[Instance]) -> list[Instance]:
+    """Images against which nothing speaks but a reason of LAST_RESORT."""
+    reasons = ((instance, {rule.applies(instance) for rule in RULES} - {""}) for instance in instances)
+    return [instance for instance, against in reasons if against and against <= LAST_RESORT]
 
 
 def _judged(instance: Instance) -> Instance:

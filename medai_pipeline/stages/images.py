@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from medai_pipeline.dicom.select import known_no_image
+from medai_pipeline.dicom.select import known_no_image, last_resort
 from medai_pipeline.errors import DicomError, NoUsableImages
 from medai_pipeline.records import DeidentifiedStudy, Instance, Problem, StudyTensors, TensorItem
 from medai_pipeline.stages.batching import IMAGES_PER_STUDY, evenly
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from medai_pipeline.models.catalog import Choice
 
 
-LAST_RESORT = ("derived from other images", "made at a workstation, not acquired")
+_ONLY_DERIVED = Problem(
+    "no-acquired-images", "no acquired image is in the study, those computed from others were read", ""
+)
 
 
 class Kind(NamedTuple):
@@ -41,8 +43,8 @@ def normalize_study(study: DeidentifiedStudy, objects: Objects, models: Sequence
     images = [instance for instance in study.instances if instance.usable]
     if not images and not study.problems and study.instances and all(map(known_no_image, study.instances)):
         return _nothing_to_read(study)
-    if not images:  # a study of nothing but derived images is read all the same: there is nothing better in it
-        images = [instance for instance in study.instances if instance.reason in LAST_RESORT]
+    if not images and (images := last_resort(study.instances)):  # there is nothing better in it: a person is told
+        study = replace(study, problems=(*study.problems, _ONLY_DERIVED))
     if not images:
         reasons = [i.reason for i in study.instances] + [p.reason for p in study.problems]
         raise NoUsableImages(f"no image that a model may see: {counted(reasons)}")
