@@ -266,21 +266,57 @@ def models_convert(source: Path, target: Path) -> None:
 
 
 @models.command("train")
-@click.option("--demo", "is_demo", is_flag=True, required=True, help="Train the demo models on synthetic phantoms.")
-@click.option("--model", "name", default="all", show_default=True, help="One demo model's name, or all.")
+@click.argument("manifest", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--demo", "is_demo", is_flag=True, help="Train the demo models again, on synthetic phantoms.")
+@click.option(
+    "--model", "name", default="all", show_default=True, help="With --demo one model, or all; else the new name."
+)
+@click.option("--version", default="1", show_default=True, help="The new model's version.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where the manifest's files lie (default: beside it).",
+)
+@click.option("--architecture", default="resnet18", show_default=True, help="A timm network with a linear head.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=JSON", help="An option of the architecture; repeatable.")
+@click.option("--modality", multiple=True, help="DX, CT, MR, ...; repeatable.")
+@click.option("--body-part", "body_parts", multiple=True, help="CHEST, BRAIN, ...; repeatable.")
+@click.option(
+    "--scaling", type=click.Choice(["xray", "ct-chest", "ct-lung", "ct-brain", "mr"]), help="The intensity rule."
+)
+@click.option("--size", default=224, show_default=True, help="Height and width of the input, in pixels.")
+@click.option("--multi-class", is_flag=True, help="Exactly one label an image (softmax); default: any number of them.")
+@click.option("--mirror", is_flag=True, help="Train on mirrored images too: only where left and right mean nothing.")
+@click.option("--epochs", default=30, show_default=True)
+@click.option("--licence", default="the site's", show_default=True, help="Under which terms the weights may be used.")
+@click.option("--about", default="", help="A line on the data, for the card.")
 @click.option("--out", default=Path("trained"), show_default=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--seed", default=0, show_default=True)
-def models_train(is_demo: bool, name: str, out: Path, seed: int) -> None:
-    """Train the demo models again; prints held-out AUC a class. Synthetic phantoms, no clinical value.
+def models_train(is_demo: bool, manifest: Path | None, name: str, out: Path, seed: int, **given: Any) -> None:
+    """Train a model on a MANIFEST of images and labels, or the demo models again; prints the held-out figures.
+
+    MANIFEST is a CSV with the columns file and labels ("A|B", empty for none) and, where there are any, patient, split
+    (train, validation, test) and boxes ("A:x:y:width:height|..." in pixels), which teach the heatmaps where to point.
+    Weights, figures and cards are written to --out.
 
     \b
     Examples:
       medai models train --demo --model demo-chest-xray --out trained
+      medai models train films.csv --images films/ --model our-films --modality DX --body-part CHEST --scaling xray
+      medai models train mri.csv --model tumours --modality MR --body-part BRAIN --scaling mr --mirror \\
+          --architecture resnet10t --set output_stride=8
     """
     from medai_pipeline.demo_training import train_demo
+    from medai_pipeline.manifest_training import train_site
 
+    if is_demo == (manifest is not None):
+        raise click.UsageError("give a MANIFEST, or --demo")
     with console.status("training") as status:
-        metrics = train_demo(name, out, seed, progress=status.update if console.is_terminal else console.print)
+        progress = status.update if console.is_terminal else console.print
+        if is_demo:
+            metrics = train_demo(name, out, seed, progress=progress)
+        else:
+            metrics = train_site(manifest, name, out, seed=seed, progress=progress, **given)
     click.echo(json.dumps(metrics, indent=2))
 
 

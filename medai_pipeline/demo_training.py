@@ -18,6 +18,7 @@ import numpy as np
 
 from medai_pipeline.dicom.normalize import normalize
 from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, CatalogEntry, catalog, entry
+from medai_pipeline.models.samples import Sample, sample
 from medai_pipeline.phantoms.image import CT_LABELS, MR_LABELS, XRAY_LABELS, PhantomImage
 from medai_pipeline.records import InputContract
 
@@ -25,19 +26,6 @@ log = logging.getLogger(__name__)
 
 STRIDE = 16  # tensor pixels in a cell of the class activation map
 Progress: TypeAlias = Callable[[str], None]
-ClassBox: TypeAlias = tuple[int, tuple[float, float, float, float]]  # class index, box in tensor pixels
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """One image as the model sees it. `boxes`: class index and (x0, y0, x1, y1) in tensor pixels."""
-
-    study: int
-    pixels: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray
-    masks: np.ndarray
-    boxes: tuple[ClassBox, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +107,7 @@ def samples_of(model: CatalogEntry, seed: int, training: bool = False) -> list[S
                             ),
                         )
                     )
-            samples.append(_sample(model, seed, pixels, tuple(boxes)))
+            samples.append(sample(seed, pixels, len(model.classes), (), boxes, STRIDE))
     return _some(samples, seed, recipe.keep) if training else samples
 
 
@@ -137,25 +125,6 @@ def _window(contract: InputContract, rng: np.random.Generator) -> tuple[float, f
     if contract.scaling != "xray" or rng.random() < 0.4:
         return None
     return 2048 + rng.uniform(-200, 200), 4096 * rng.uniform(0.8, 1.05)
-
-
-def _sample(model: CatalogEntry, study: int, pixels: np.ndarray, boxes: tuple[ClassBox, ...]) -> Sample:
-    classes = len(model.classes)
-    cell, high, wide = STRIDE, model.contract.height // STRIDE, model.contract.width // STRIDE
-    targets, weights = np.zeros(classes, np.float32), np.ones(classes, np.float32)
-    masks = np.zeros((classes, high, wide), np.float32)
-    left, top = np.arange(wide) * cell, np.arange(high) * cell
-    for k, (x0, y0, x1, y1) in boxes:
-        targets[k] = 1
-        across = np.clip(np.minimum(x1, left + cell) - np.maximum(x0, left), 0, None)
-        down = np.clip(np.minimum(y1, top + cell) - np.maximum(y0, top), 0, None)
-        cover = np.outer(down, across) / max(1e-6, (down[:, None] * across[None]).max())
-        masks[k] = np.maximum(masks[k], cover)
-    for k in range(classes):
-        own = [(x1 - x0) * (y1 - y0) for j, (x0, y0, x1, y1) in boxes if j == k]
-        if own and max(own) < 25:  # the last slice of a ball: neither there nor absent
-            weights[k] = 0
-    return Sample(study, pixels.astype(np.float16), targets, weights, (masks * 255).astype(np.uint8), boxes)
 
 
 def _samples_for(task: tuple[str, int, bool]) -> list[Sample]:

@@ -102,6 +102,10 @@ class WeightsRefused(ModelError):
     pass
 
 
+class ManifestRefused(ModelError):
+    """A training manifest that cannot be used; names the line."""
+
+
 class PacsError(MedaiError):
     pass
 

@@ -1,4 +1,4 @@
-"""The model card of a demo model, as Markdown, from what training measured. Text only."""
+"""The model card as Markdown, from what training measured. Text only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from medai_pipeline.models.catalog import CatalogEntry
 
 _CARD = """# {name} {version}
 
-**Synthetic phantoms; no clinical value. Research use only.**
+**{headline}**
 
 | | |
 |---|---|
@@ -22,9 +22,8 @@ _CARD = """# {name} {version}
 
 ## Data
 
-Rendered by `medai_pipeline.phantoms`: {training_images} images of {training_studies} studies for training,
-{held_out_studies} studies each for validation (temperature, thresholds) and test. Seeds of the three never meet.
-No picture of a person was used. Seed {seed}, {epochs} epochs. `medai models train --demo {name}` reproduces it.
+{data}
+Seed {seed}, {epochs} epochs.
 
 ## Held-out results ({test_studies} test studies, {test_images} images)
 
@@ -34,13 +33,27 @@ No picture of a person was used. Seed {seed}, {epochs} epochs. `medai models tra
 
 Sensitivity and specificity are of studies at the threshold. Pointing: share of images rightly called positive whose
 class activation map has its maximum inside a true box grown by one map cell. Expected calibration error
-{calibration_error}. Normal studies called normal: {normals:.1%}.
+{calibration_error}.{normals}
 
 ## Limits
 
-It has seen drawings alone. On pictures of people its output means nothing; it exists so that the pipeline can be tried
-out and tested from end to end.
+{limits}
 """
+
+_PHANTOMS = {
+    "headline": "Synthetic phantoms; no clinical value. Research use only.",
+    "data": """Rendered by `medai_pipeline.phantoms`: {training_images} images of {training_studies} studies for training,
+{held_out_studies} studies each for validation (temperature, thresholds) and test. Seeds of the three never meet.
+No picture of a person was used. `medai models train --demo --model {name}` reproduces it.""",
+    "limits": """It has seen drawings alone. On pictures of people its output means nothing; it exists so that the pipeline can be tried
+out and tested from end to end.""",
+}
+_MANIFEST = {
+    "headline": "Trained on a manifest of images; not validated for clinical use. Research use only.",
+    "data": """{data}
+{training_images} images of {training_studies} patients for training; the test split holds {held_out_studies} patients.""",
+    "limits": """Its figures hold for images like those of the manifest, from the same sources. Whoever uses it must test it on their own.""",
+}
 
 
 def write_card(entry: CatalogEntry, facts: dict[str, Any], size_bytes: int) -> str:
@@ -48,10 +61,15 @@ def write_card(entry: CatalogEntry, facts: dict[str, Any], size_bytes: int) -> s
     held, training = facts["held_out"], facts["training"]
     keys = ("auc_images", "auc_studies", "sensitivity_studies", "specificity_studies", "pointing", "threshold")
     rows = "\n".join(
-        f"| {label} | " + " | ".join(f"{figures[key]:.3f}" for key in keys) + " |"
+        f"| {label} | " + " | ".join("none" if figures[key] is None else f"{figures[key]:.3f}" for key in keys) + " |"
         for label, figures in held["classes"].items()
     )
+    kind = _PHANTOMS if entry.demo else _MANIFEST
+    normals = held["normal_studies_called_normal"]
     return _CARD.format(
+        headline=kind["headline"],
+        data=kind["data"].format(name=entry.name, **training),
+        limits=kind["limits"],
         name=entry.name,
         version=entry.version,
         architecture=entry.architecture,
@@ -71,8 +89,9 @@ def write_card(entry: CatalogEntry, facts: dict[str, Any], size_bytes: int) -> s
         licence=entry.licence,
         rows=rows,
         calibration_error=held["calibration_error"],
-        normals=held["normal_studies_called_normal"],
+        normals="" if normals is None else f" Normal studies called normal: {normals:.1%}.",
         test_studies=held["studies"],
         test_images=held["images"],
-        **training,
+        seed=training["seed"],
+        epochs=training["epochs"],
     )

@@ -1,6 +1,6 @@
 """A trained network on held-out studies: temperature, thresholds, AUC, calibration, pointing; then the files of a release.
 
-Samples come as a sequence of objects with `study, pixels, targets, weights, boxes` (see `demo_training.Sample`).
+Samples come as a sequence of objects with `study, pixels, targets, weights, boxes` (see `samples.Sample`).
 """
 
 from __future__ import annotations
@@ -80,7 +80,11 @@ def answers(entry: CatalogEntry, network: Any, samples: Sequence[Any], batch_siz
 
 def fitted(entry: CatalogEntry, validation: Answers) -> tuple[CatalogEntry, np.ndarray]:
     """The entry with temperature and study thresholds from the validation studies, and what the head's bias gains (K,)."""
-    temperature, shift = metrics.fit_calibration(validation.logits, validation.targets)
+    if entry.multi_label:
+        temperature, shift = metrics.fit_calibration(validation.logits, validation.targets)
+    else:
+        temperature = metrics.fit_temperature(validation.logits, validation.targets)
+        shift = np.zeros(len(entry.classes))
     entry = dataclasses.replace(entry, temperature=round(temperature, 4))
     gain = temperature * shift
     validation = dataclasses.replace(validation, logits=validation.logits + gain)
@@ -98,21 +102,30 @@ def measure(entry: CatalogEntry, test: Answers) -> dict[str, Any]:
     for k, label in enumerate(entry.classes):
         use = test.weights[:, k] > 0
         classes[label] = {
-            "auc_images": round(metrics.auc(test.logits[use, k], test.targets[use, k]), 4),
-            "auc_studies": round(metrics.auc(scores[:, k], truth[:, k]), 4),
-            "sensitivity_studies": round(float(called[truth[:, k] > 0, k].mean()), 4),
-            "specificity_studies": round(float((~called[truth[:, k] == 0, k]).mean()), 4),
-            "pointing": round(_pointing(test, probabilities, entry, k), 4),
+            "auc_images": _figure(metrics.auc(test.logits[use, k], test.targets[use, k])),
+            "auc_studies": _figure(metrics.auc(scores[:, k], truth[:, k])),
+            "sensitivity_studies": _share(called[truth[:, k] > 0, k]),
+            "specificity_studies": _share(~called[truth[:, k] == 0, k]),
+            "pointing": _figure(_pointing(test, probabilities, entry, k)),
             "threshold": entry.thresholds[k],
         }
     normal = truth.max(axis=1) == 0
     return {
         "classes": classes,
         "calibration_error": round(metrics.calibration_error(probabilities, test.targets), 4),
-        "normal_studies_called_normal": round(float((~called[normal].any(axis=1)).mean()), 4),
+        "normal_studies_called_normal": _share(~called[normal].any(axis=1)),
         "images": len(test.logits),
         "studies": len(truth),
     }
+
+
+def _share(hits: np.ndarray) -> float | None:
+    return _figure(hits.mean()) if hits.size else None
+
+
+def _figure(value: float) -> float | None:
+    """Four digits; None for what could not be measured, which JSON has no number for."""
+    return round(float(value), 4) if np.isfinite(value) else None
 
 
 def _pointing(test: Answers, probabilities: np.ndarray, entry: CatalogEntry, k: int) -> float:

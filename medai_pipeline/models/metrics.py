@@ -48,6 +48,17 @@ def fit_calibration(logits: np.ndarray, truth: np.ndarray) -> tuple[float, np.nd
     return best[1], best[2]
 
 
+def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+    """The temperature (0.25 to 8) at which the softmax of (N, K) logits / T has the least log loss against one-hot truth."""
+    grid = np.exp(np.linspace(np.log(0.25), np.log(8), 60))
+
+    def loss(temperature: float) -> float:
+        z = logits.astype(np.float64) / temperature
+        return float(np.mean(np.logaddexp.reduce(z, axis=1) - (truth * z).sum(axis=1)))
+
+    return float(min(grid, key=loss))
+
+
 def _shift_to_frequency(logits: np.ndarray, frequency: np.ndarray, steps: int = 50) -> np.ndarray:
     """By bisection, the shift (K,) at which the mean probability is the frequency."""
     low, high = np.full(len(frequency), -30.0), np.full(len(frequency), 30.0)

@@ -1,4 +1,4 @@
-"""The training loop of the demo models: arrays in, weights out. What the images show is not known here.
+"""The training loop: arrays in, weights out. What the images show is not known here.
 
 Beside the usual loss on the pooled logits, each cell of the class activation map learns whether a finding lies there:
 the boxes of the training images are true, so the map may be taught to point. The trained network is a plain timm model.
@@ -35,12 +35,22 @@ class TrainingSet:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
+    """`pointing_weight` of what cells say against what classes say; `hottest_weight` of where the hottest cell lies.
+
+    `mirrored`: half of the images are, left to right: only where sides mean nothing. `turn` in radians and `stretch` as a
+    share are the largest by which an image is moved, `intensity_jitter` that of contrast and brightness.
+    """
+
     epochs: int
     batch_size: int = 16
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     pointing_weight: float = 2.0
+    hottest_weight: float = 0.0
     intensity_jitter: float = 0.15
+    turn: float = 0.10
+    stretch: float = 0.10
+    mirrored: bool = False
 
 
 def fit(
@@ -63,7 +73,7 @@ def fit(
     batches = math.ceil(len(data.images) / schedule.batch_size)
     steps = schedule.epochs * batches
     rates = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps, pct_start=0.2
+        optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps, pct_start=max(0.2, 2 / steps)
     )
     for epoch in range(schedule.epochs):
         order = torch.randperm(len(data.images), generator=generator)
@@ -71,7 +81,7 @@ def fit(
             rows = order[batch * schedule.batch_size : (batch + 1) * schedule.batch_size].numpy()
             if len(rows) < 2:  # batch normalization needs two
                 continue
-            loss = _loss(model, reading, data, rows, schedule, generator, entry.dropout)
+            loss = _loss(model, reading, data, rows, schedule, generator, entry)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -124,6 +134,15 @@ class _Reading(nn.Module):
         below = maps.clamp(max=0).square().mean((2, 3)) + (-maps).clamp(min=0).mul(inside).mean((2, 3))
         return ((lit + dark + 0.1 * hardest + 0.5 * below) * weights).mean()
 
+    def hottest(self, maps: torch.Tensor, masks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """The cells as one choice: how little of it falls on the finding. What the pointing game asks, made smooth."""
+        scale = self.log_scale.exp()[None, :, None]
+        cells = masks.flatten(2)
+        most = cells.amax(2, keepdim=True)
+        share = (maps.flatten(2) * scale).log_softmax(2).masked_fill(cells < 0.5 * most.clamp(min=1e-3), -30.0)
+        there = (most[..., 0] > 0) * weights
+        return -(share.logsumexp(2) * there).sum() / there.sum().clamp(min=1)
+
     def settle(self, head: nn.Linear) -> None:
         """The gains into the head: from here on it is an ordinary linear layer on pooled features."""
         with torch.no_grad():
@@ -137,36 +156,51 @@ def _loss(
     rows: np.ndarray,
     schedule: Schedule,
     generator: torch.Generator,
-    dropout: float,
+    entry: CatalogEntry,
 ) -> torch.Tensor:
     images = torch.from_numpy(data.images[rows].astype(np.float32))
     masks = torch.from_numpy(data.masks[rows].astype(np.float32) / 255)
     targets = torch.from_numpy(data.targets[rows].astype(np.float32))
     weights = torch.from_numpy(data.weights[rows].astype(np.float32))
-    images, masks = _augment(images, masks, generator, schedule.intensity_jitter)
+    images, masks = _augment(images, masks, generator, schedule)
     features, pooled, _ = forward(model, images.contiguous(memory_format=torch.channels_last))
     head = head_of(model)
-    logits = reading.logits(functional.dropout(pooled, dropout), head)
-    study = (functional.binary_cross_entropy_with_logits(logits, targets, reduction="none") * weights).mean()
+    logits = reading.logits(functional.dropout(pooled, entry.dropout), head)
     maps = torch.einsum("ndhw,kd->nkhw", features, head.weight)
-    return study + schedule.pointing_weight * reading.pointing(maps, masks, weights)
+    boxed = weights * (
+        (targets == 0) | (masks.amax((2, 3)) > 0)
+    )  # of a finding without a box nobody knows where it lies
+    loss = _said(logits, targets, weights, entry.multi_label) + schedule.pointing_weight * reading.pointing(
+        maps, masks, boxed
+    )
+    if schedule.hottest_weight:
+        loss = loss + schedule.hottest_weight * reading.hottest(maps, masks, boxed)
+    return loss
+
+
+def _said(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    if multi_label:
+        return (functional.binary_cross_entropy_with_logits(logits, targets, reduction="none") * weights).mean()
+    return functional.cross_entropy(logits, targets.argmax(1))
 
 
 def _augment(
-    images: torch.Tensor, masks: torch.Tensor, generator: torch.Generator, jitter: float
+    images: torch.Tensor, masks: torch.Tensor, generator: torch.Generator, schedule: Schedule
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Small turns, shifts and sizes, contrast and noise. Never mirrored: left and right mean something."""
-    n = len(images)
+    """Small turns, shifts and sizes, contrast and noise. Mirrored only if asked: left and right mean something."""
+    n, jitter = len(images), schedule.intensity_jitter
 
     def uniform(size: float) -> torch.Tensor:
         return (torch.rand(n, generator=generator) * 2 - 1) * size
 
-    angle, scale = uniform(0.10), 1 + uniform(0.10)
+    angle, scale = uniform(schedule.turn), 1 + uniform(schedule.stretch)
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = scale * angle.cos()
     theta[:, 0, 1] = -scale * angle.sin()
     theta[:, 1, 0] = scale * angle.sin()
     theta[:, 0, 2], theta[:, 1, 2] = uniform(0.10), uniform(0.10)
+    if schedule.mirrored:
+        theta[:, :, 0] *= torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)[:, None]
     images = functional.grid_sample(
         images, functional.affine_grid(theta, list(images.shape), align_corners=False), align_corners=False
     )
