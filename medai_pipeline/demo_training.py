@@ -215,7 +215,10 @@ def _step_lines(name: str, progress: Progress | None) -> Callable[[int, int, flo
 
 def _summary(facts: dict) -> str:
     held = facts["held_out"]
-    figures = ", ".join(f"{label} {values['auc_studies']:.3f}" for label, values in held["classes"].items())
-    return (
-        f"held-out AUC of studies: {figures}; normal studies called normal {held['normal_studies_called_normal']:.0%}"
-    )
+    figures = ", ".join(f"{label} {_shown(values['auc_studies'], '.3f')}" for label, values in held["classes"].items())
+    normals = _shown(held["normal_studies_called_normal"], ".0%")
+    return f"held-out AUC of studies: {figures}; normal studies called normal {normals}"
+
+
+def _shown(figure: float | None, form: str) -> str:
+    return "not measured" if figure is None else format(figure, form)
