@@ -265,6 +265,28 @@ def models_convert(source: Path, target: Path) -> None:
         click.echo(line)
 
 
+@models.command("prepare")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--backend", "candidates", multiple=True, help="Try only these beside plain torch; repeatable.")
+def models_prepare(names: tuple[str, ...], candidates: tuple[str, ...]) -> None:
+    """Measure how a model is computed fastest on this machine, and keep what was chosen under MODEL_PATH.
+
+    Without a NAME every model whose weights are here. A minute or two; a worker uses it from its next study on.
+
+    \b
+    Examples:
+      medai models prepare
+      medai models prepare chest-xray-resnet50 --backend onnxruntime
+    """
+    from medai_pipeline.local.preparing import prepare_models
+
+    settings = read_settings()
+    with console.status("preparing") as status:
+        progress = status.update if console.is_terminal else None
+        for table in prepare_models(settings, names, candidates or None, progress):
+            console.print(table)
+
+
 @models.command("train")
 @click.argument("manifest", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--demo", "is_demo", is_flag=True, help="Train the demo models again, on synthetic phantoms.")

@@ -29,7 +29,7 @@ def loaded(known: CatalogEntry) -> LoadedModel:
     network = build(known)
     torch.nn.init.normal_(head_of(network).weight)
     weight, bias = (p.detach().numpy() for p in head_of(network).parameters())
-    return LoadedModel(known, network, "cpu", "0" * 64, weight, bias, has_pooled_head(network, known.contract))
+    return LoadedModel(known, lambda: network, "cpu", "0" * 64, weight, bias, has_pooled_head(network, known.contract))
 
 
 def study() -> StudyTensors:

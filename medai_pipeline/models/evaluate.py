@@ -54,7 +54,8 @@ def answers(entry: CatalogEntry, network: Any, samples: Sequence[Any], batch_siz
 
     head = head_of(network)
     weight, bias = (tensor.detach().numpy() for tensor in (head.weight, head.bias))
-    model = LoadedModel(dataclasses.replace(entry, temperature=1.0), network.eval(), "cpu", "", weight, bias)
+    network.eval()
+    model = LoadedModel(dataclasses.replace(entry, temperature=1.0), lambda: network, "cpu", "", weight, bias)
     logits, peaks, pooled, cell = [], [], [], 1.0
     for start in range(0, len(samples), batch_size):
         images = predict(

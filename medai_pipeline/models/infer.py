@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medai_pipeline.errors import ModelError
+from medai_pipeline.models.backends import Outputs, out_of_memory
 from medai_pipeline.models.catalog import CatalogEntry
 from medai_pipeline.models.uncertainty import head_deviation
 from medai_pipeline.records import ModelRef, StudyPrediction, StudyTensors
@@ -59,21 +60,16 @@ def predict(model: LoadedModel, pixels: np.ndarray, batch_size: int = 16) -> Ima
     return ImagePredictions(probabilities_of(logits, model.entry), logits, features, pooled)
 
 
-def _one_batch(model: LoadedModel, pixels: np.ndarray, start: int, size: int) -> tuple[tuple[np.ndarray, ...], int]:
-    import torch
-
-    from medai_pipeline.models.network import forward
-
+def _one_batch(model: LoadedModel, pixels: np.ndarray, start: int, size: int) -> tuple[Outputs, int]:
     while True:
-        batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + size], dtype=np.float32))
         try:
-            with torch.inference_mode():
-                outputs = forward(model.network, batch.to(model.device), model.pooled)
-                return tuple(output.float().cpu().numpy() for output in outputs), size
-        except torch.OutOfMemoryError as error:
+            return model.backend(pixels[start : start + size]), size
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
             if size == 1:
                 raise ModelError(f"{model.entry.name}: the device has no memory for one image; free some") from error
-            size = max(1, size // 2)
+            size = max(1, min(size, len(pixels) - start) // 2)
             log.warning("out of device memory: batches of %d from here on", size)
 
 

@@ -1,0 +1,200 @@
+"""Measures at registration which backend a model uses on this machine, against float32, and keeps the choice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medai_pipeline.errors import ModelError
+from medai_pipeline.models.backends import KINDS, Backend, Kind, Subject, eager, kind_of, write
+from medai_pipeline.models.catalog import CatalogEntry
+from medai_pipeline.models.infer import probabilities_of
+from medai_pipeline.models.machine import CPU, Machine, this_machine, threads
+from medai_pipeline.models.prepared import HEAD, NETWORK, SUMMARY, Candidate, Prepared, file_digest, folder_of
+from medai_pipeline.records import InputContract
+
+log = logging.getLogger(__name__)
+
+# Reduced precision or not -> how far probabilities may lie from float32, and features as a share of their range.
+TOLERANCE = {False: (1e-4, 1e-3), True: (1e-2, 5e-2)}
+WORTH = 1.05  # a backend must be this much faster than plain torch to be taken instead of it
+BATCH = 4
+ROUNDS = 3
+
+
+def prepare(
+    entry: CatalogEntry,
+    models_path: Path,
+    device: str = CPU,
+    *,
+    weights: Path | None = None,
+    images: np.ndarray | None = None,
+    candidates: Sequence[str] | None = None,
+    tolerance: float | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Prepared:
+    """Measures the backends on a model's own contract, and keeps the fastest that answers as float32 does.
+
+    `images` (N, C, H, W) in the contract's range are what answers are compared on (default: `fixed_images`). A backend that
+    computes in float32 may differ by 1e-4 in a probability, one of reduced precision by 0.01 (`tolerance` replaces both).
+    `candidates` limits the backends that are tried. Raises WeightsMissing and WeightsRefused as `load` does, and
+    ModelError when the artefact cannot be written.
+    """
+    from medai_pipeline.models.load import load
+
+    model = load(entry, models_path, device, weights=weights, prepared=False)
+    machine = this_machine(model.device)
+    subject = Subject(model.network, model.pooled, model.image_shape, model.device)
+    images = fixed_images(entry.contract) if images is None else images
+    kinds = [kind_of(name) for name in candidates] if candidates is not None else list(KINDS)
+    folder = folder_of(entry, model.weights_sha256, machine, models_path)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as made:
+            work = Path(made)
+            backends, facts = _made(kinds, subject, machine, work, progress)
+            facts = _measured(entry, backends, facts, images, tolerance)
+            chosen = _chosen(facts)
+            kept = work / "kept"
+            kept.mkdir()
+            summary = _keep(chosen, facts, model, machine, work, kept)
+            shutil.rmtree(folder, ignore_errors=True)
+            kept.replace(folder)
+    except OSError as error:
+        raise ModelError(
+            f"cannot keep what was prepared under {folder.parent} ({error.strerror}): make room"
+        ) from error
+    log.info("%s@%s: %s serves, %.1f times plain torch", entry.name, entry.version, chosen, summary.times_eager)
+    return summary
+
+
+def fixed_images(contract: InputContract, count: int = 6) -> np.ndarray:
+    """Fixed pictures float32 (count, C, H, W) in the contract's range: an empty one, then discs and noise on a slope."""
+    rng = np.random.default_rng(20261122)
+    y, x = np.mgrid[0 : contract.height, 0 : contract.width] / max(contract.height, contract.width)
+    made = np.zeros((count, contract.channels, contract.height, contract.width))
+    for picture in made[1:]:
+        field = 0.2 + 0.4 * (x * rng.random() + y * rng.random())
+        for _ in range(6):
+            cx, cy, radius = rng.random(3) * (1, 1, 0.25)
+            field += (rng.random() - 0.4) * ((x - cx) ** 2 + (y - cy) ** 2 < radius**2)
+        picture[:] = field + rng.normal(0, 0.03, picture.shape)
+    return (contract.low + np.clip(made, 0, 1) * (contract.high - contract.low)).astype(np.float32)
+
+
+def _made(
+    kinds: Sequence[Kind], subject: Subject, machine: Machine, work: Path, progress: Callable[[str], None] | None
+) -> tuple[dict[str, Backend], dict[str, Candidate]]:
+    """Every backend that can be made here, plain torch first; and what is known of the others."""
+    backends: dict[str, Backend] = {"eager": eager(subject)}
+    facts: dict[str, Candidate] = {"eager": Candidate("eager")}
+    for kind in kinds:
+        if kind.name == "eager":
+            continue
+        start = time.perf_counter()
+        hindrance, size = kind.hindrance(machine), 0
+        if not hindrance:
+            if progress:
+                progress(f"making {kind.name}")
+            try:
+                if kind.wrap:
+                    backends[kind.name] = kind.wrap(subject)
+                else:
+                    assert kind.open is not None
+                    path = work / (NETWORK + kind.suffix)
+                    if not path.is_file():
+                        write(kind, subject, path)
+                    size = path.stat().st_size
+                    backends[kind.name] = kind.open(path, subject.device)
+            except (ModelError, RuntimeError) as error:
+                hindrance = error.reason if isinstance(error, ModelError) else str(error)[:160]
+        took = round(time.perf_counter() - start, 1)
+        facts[kind.name] = Candidate(kind.name, hindrance, made_in_s=took, size_mb=round(size / 1e6, 1))
+    return backends, facts
+
+
+def _measured(
+    entry: CatalogEntry,
+    backends: dict[str, Backend],
+    facts: dict[str, Candidate],
+    images: np.ndarray,
+    tolerance: float | None,
+) -> dict[str, Candidate]:
+    """Answers against plain torch, then times: rounds in turn, the least of each, as other work only ever adds."""
+    batch = np.concatenate([images] * (BATCH // len(images) + 1))[:BATCH]
+    truth = backends["eager"](images)
+    errors = {name: _errors(entry, backend(images), truth) for name, backend in backends.items()}
+    least: dict[str, list[float]] = {name: [np.inf, np.inf] for name in backends}
+    for _ in range(ROUNDS):
+        for name, backend in backends.items():
+            for index, pixels in enumerate((batch[:1], batch)):
+                start = time.perf_counter()
+                backend(pixels)
+                took = 1e3 * (time.perf_counter() - start) / len(pixels)
+                least[name][index] = min(least[name][index], took)
+    result = dict(facts)
+    for name, (probability, feature) in errors.items():
+        allowed = list(TOLERANCE[kind_of(name).reduced])
+        if tolerance is not None:
+            allowed[0] = tolerance
+        close = probability <= allowed[0] and feature <= allowed[1]  # also refuses what is not a number
+        words = f"differs from float32 by {probability:.2g} in a probability (allowed {allowed[0]:g})"
+        words += f" and by {feature:.2g} of the features' range (allowed {allowed[1]:g})"
+        result[name] = Candidate(
+            name,
+            "" if close or name == "eager" else words,
+            round(least[name][0], 2),
+            round(least[name][1], 2),
+            float(f"{probability:.3g}"),
+            float(f"{feature:.3g}"),
+            facts[name].made_in_s,
+            facts[name].size_mb,
+        )
+    return result
+
+
+def _errors(entry: CatalogEntry, answer: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The greatest difference of a probability, and of a feature as a share of the features' range."""
+    probabilities = np.abs(probabilities_of(answer[2], entry) - probabilities_of(truth[2], entry)).max()
+    span = max(float(np.ptp(truth[0])), 1e-12)
+    return float(probabilities), float(np.abs(answer[0] - truth[0]).max() / span)
+
+
+def _chosen(facts: dict[str, Candidate]) -> str:
+    """The fastest in a batch; plain torch unless another is worth it."""
+    fit = {name: fact.batch_ms for name, fact in facts.items() if fact.batch_ms is not None and not fact.refused}
+    best = min(fit, key=lambda name: fit[name])
+    return best if fit[best] * WORTH <= fit["eager"] else "eager"
+
+
+def _keep(chosen: str, facts: dict[str, Candidate], model: Any, machine: Machine, work: Path, kept: Path) -> Prepared:
+    from safetensors.numpy import save as arrays
+
+    head = arrays({"weight": model.head_weight, "bias": model.head_bias})
+    (kept / HEAD).write_bytes(head)
+    suffix = kind_of(chosen).suffix
+    artefact = NETWORK + suffix if suffix else ""
+    if artefact:
+        (work / artefact).replace(kept / artefact)
+    summary = Prepared(
+        chosen,
+        round((facts["eager"].batch_ms or 1) / (facts[chosen].batch_ms or 1), 2),
+        model.pooled,
+        machine,
+        threads(),
+        artefact,
+        file_digest(kept / artefact) if artefact else "",
+        hashlib.sha256(head).hexdigest(),
+        tuple(facts.values()),
+    )
+    (kept / SUMMARY).write_text(json.dumps(summary.as_json(), indent=2) + "\n", encoding="utf-8")
+    return summary
