@@ -58,7 +58,7 @@ PLANTED = {
     "IS": "4711",
     "OB": b"ZQXVALUE",
     "OW": b"ZQXVALUE",
-    "PN": "Zqxvalue^Jane",
+    "PN": "Zqxperson^Jane",
     "SS": 4711,
     "TM": "112233.5",
     "UI": f"{UID_MARKER}.77",
@@ -68,6 +68,8 @@ PLANTED = {
     "US": 4711,
 }
 NEEDED = {0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00200052}  # UIDs that place the object
+# What names the person: its words may stand in nothing that an option keeps
+IDENTIFIERS = {0x00100020, 0x00101000, 0x00080050, 0x00101090, 0x00380010, 0x00380060}
 OURS = {0x00100020, 0x00420011}  # Patient ID may become a pseudonym; an encapsulated document is refused
 
 
@@ -90,6 +92,8 @@ def rows(test_data) -> list[dict[str, str]]:
 
 
 def planted_in(row: dict):
+    if row["number"] in IDENTIFIERS:
+        return "ZQX-PERSON"
     return "+0230" if row["name"] == "Timezone Offset From UTC" else PLANTED.get(row["vr"].split(" or ")[-1])
 
 

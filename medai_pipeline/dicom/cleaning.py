@@ -6,13 +6,12 @@ Here belongs what happens inside one data set. What a file needs around it (file
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
-from medai_pipeline.dicom import closed, codes, content, dates, terms, words
+from medai_pipeline.dicom import closed, codes, content, dates, grammar, icc, terms, words
 from medai_pipeline.dicom.elements import LONG_VRS, PIXEL_DATA, Element, Encoding, dictionary_vr, read_items
 from medai_pipeline.dicom.options import Option, Options
 from medai_pipeline.dicom.private import safe_elements
@@ -46,8 +45,6 @@ _FAMILIES = (
     frozenset({"DS", "IS"}),
     frozenset({"UL", "SL"}),
 )
-_DIGITS = b"0123456789+-.eE\\ \0"
-_UID_LIST = re.compile(rb"[0-9][0-9.]{0,63}(?:\\[0-9][0-9.]{0,63})*[\0 ]?")
 _LONG_NUMBER = 5
 _TIMEZONE = 0x00080201
 _PIXEL_GROUP = 0x7FE0
@@ -56,6 +53,12 @@ _OVERLAY_VRS = {0x10: "US", 0x11: "US", 0x15: "IS", 0x40: "CS", 0x50: "SS", 0x51
 _OVERLAY_DATA = 0x3000
 
 _KEEP = Decision(Action.KEEP, Action.REMOVE)
+# Safe private elements: a text that is not safe as it is keeps its safe words; UIDs may be the source's
+_PRIVATE = {
+    **dict.fromkeys(("LO", "SH", "ST", "LT", "UC", "UT"), Decision(Action.KEEP, Action.CLEAN)),
+    "CS": Decision(Action.KEEP, Action.EMPTY),
+    "UI": Decision(Action.REMAP, Action.REMOVE),
+}
 _OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 
 
@@ -128,7 +131,7 @@ class Cleaner:
             if tag >> 16 & 1:
                 if safe is None:
                     safe = safe_elements(elements) if Option.SAFE_PRIVATE in self._subject.options else {}
-                cleaned = self._cleaned(element, _KEEP, safe[tag], way) if tag in safe else None
+                cleaned = self._private(element, safe[tag], way) if tag in safe else None
             elif tag >> 16 in _OVERLAY_GROUPS:
                 cleaned = self._overlay(element, way) if self._subject.overlays else None
             else:
@@ -140,6 +143,18 @@ class Cleaner:
             else:
                 kept.pop(tag, None)
         return list(kept.values())
+
+    def _private(self, element: Element, standard: str, way: Way) -> Element | None:
+        """A safe private element; what it says is judged as everything else, and is emptied where that is not safe."""
+        if element.tag & 0xFFFF <= 0xFF:
+            return Element(element.tag, b"LO", element.value)  # a creator, which the table knows
+        decision = _PRIVATE.get(standard, _KEEP)
+        if standard == "UI" and Option.UIDS in self._subject.options:
+            decision = _KEEP
+        kept = self._cleaned(element, decision, standard, way)
+        if kept is None and decision.otherwise is Action.CLEAN and agrees(element, standard):
+            return Element(element.tag, standard.encode(), b"")
+        return kept
 
     def _overlay(self, element: Element, way: Way) -> Element | None:
         number = element.tag & 0xFFFF
@@ -159,7 +174,7 @@ class Cleaner:
             action = _in_text(element.tag, action, standard, way)
         for tried in (action, decision.otherwise if decision.otherwise is not Action.KEEP else Action.DUMMY):
             chosen = decision.chosen or way.text is Text.CHOSEN or (way.coded and element.tag in codes.JUDGED)
-            value = self._value(element, tried, decision.chosen, not chosen, standard, vr)
+            value = self._value(element, tried, not chosen, standard, vr)
             if value is not None:
                 return Element(element.tag, vr, value, element.undefined and value is element.value)
         return None
@@ -194,51 +209,68 @@ class Cleaner:
 
     def _code(self, item: list[Element], way: Way) -> list[Element]:
         judged = codes.judge(item, self._subject.identity)
-        kept = self.clean(item, way._replace(text=Text.BLANK if judged.local else Text.AS_IS, coded=True))
-        says = {tag: value for tag, value in judged.values.items() if value}
+        sure = {e.tag: _with_text(e, judged.values[e.tag]) for e in item if _is_text_of(e, judged.values)}
+        others = (element for element in item if element.tag not in sure)
+        kept = self.clean(others, way._replace(text=Text.BLANK if judged.local else Text.AS_IS, coded=True))
         if judged.meaning is not None:
-            says[codes.CODE_MEANING] = judged.meaning
-        return [replace(e, value=says[e.tag]) if e.tag in says else e for e in kept]
+            said = judged.meaning
+            kept = [replace(e, value=said) if e.tag == codes.CODE_MEANING else e for e in kept]
+        return [*kept, *sure.values()]
 
     def _value(
-        self, element: Element, action: Action, chosen: bool, unlisted: bool, standard: str, vr: bytes | None
+        self, element: Element, action: Action, unlisted: bool, standard: str, vr: bytes | None
     ) -> bytes | memoryview | None:
         """The value under one action; None where the action cannot be carried out safely."""
         if action is Action.KEEP:
-            return self._kept_value(element, standard, chosen, unlisted)
+            return self._kept_value(element, standard, unlisted)
         if action is Action.EMPTY:
             return b""
         if action is Action.DUMMY:
-            return DUMMIES[vr or b"UN"]
+            return icc.standard_profile() if element.tag == icc.ICC_PROFILE else DUMMIES[vr or b"UN"]
         if action is Action.REMAP:
             return self._remapped(element)
         if action is Action.CLEAN and standard in _TEXT_VRS:
             if terms.is_defined(element.tag, standard, element.value):
                 return element.value
-            return words.cleaned(element.value, self._subject.identity) or None
+            text = words.cleaned(element.value, self._subject.identity)
+            return (closed.code_string(text) if standard == "CS" else text) or None
         if action is Action.SHIFT:
             return dates.shifted(standard, element.value, self._subject.days)
         return None
 
-    def _kept_value(self, element: Element, standard: str, chosen: bool, unlisted: bool) -> bytes | memoryview | None:
+    def _kept_value(self, element: Element, standard: str, unlisted: bool) -> bytes | memoryview | None:
         """The value where it is what its VR promises and, being text, does not name the person; else None."""
-        value = element.value
-        if standard in ("DS", "IS"):
-            if bytes(value).translate(None, _DIGITS):
-                return None  # a number that is none may be anything
-            persons = self._subject.identity.persons  # a long number may be an identifier or a date
-            same = len(value) > _LONG_NUMBER and any(n.strip(b"\0 ") in persons for n in bytes(value).split(b"\\"))
-            return None if same else value
+        value, identity = element.value, self._subject.identity
         if standard in _TEXT_VRS:
-            kept = self._kept_text(element.tag, value, standard, chosen)
-            if kept is None or not unlisted or element.tag >> 16 & 1:
+            kept = self._kept_text(element.tag, value, standard)
+            if kept is None or not unlisted:
                 return kept
             return kept if closed.tells_nothing(element.tag, standard, kept) else None
         if standard in _DATE_VRS:
             return value if dates.well_formed(standard, value) else None
-        return value if standard != "UI" or _UID_LIST.fullmatch(value) else None
+        if standard == "UI":
+            return self._kept_uids(element)
+        if element.tag == icc.ICC_PROFILE:
+            return icc.cleaned(value)
+        if not grammar.has_room(element.tag, standard, value):
+            return None
+        if standard in ("DS", "IS"):
+            return self._kept_numbers(standard, value)
+        if element.tag >> 16 == _PIXEL_GROUP:
+            return value
+        names = words.names_the_person if standard in _FREE_TEXT else words.spells_the_person
+        return None if standard == "PN" or names(value, identity) else value
 
-    def _kept_text(self, tag: int, value: bytes | memoryview, vr: str, chosen: bool) -> bytes | memoryview | None:
+    def _kept_numbers(self, vr: str, value: bytes | memoryview) -> bytes | memoryview | None:
+        """Numbers; none where one of them is an identifier or a date of the person's."""
+        kept = grammar.numbers(vr, value)
+        if kept is None or len(kept) <= _LONG_NUMBER:
+            return kept
+        found = {number for number in grammar.whole_numbers(kept) if len(number) >= _LONG_NUMBER}
+        identity = self._subject.identity
+        return kept if found.isdisjoint(identity.persons) and found.isdisjoint(identity.dates) else None
+
+    def _kept_text(self, tag: int, value: bytes | memoryview, vr: str) -> bytes | memoryview | None:
         if tag == _TIMEZONE:
             return value if dates.well_formed("SH", value) else None
         if tag == terms.SPECIFIC_CHARACTER_SET:
@@ -246,12 +278,17 @@ class Cleaner:
         if terms.is_defined(tag, vr, value):
             return value
         if closed.has_rule(tag):
-            return closed.kept(tag, value)
-        if not chosen and words.names_the_person(value, self._subject.identity):
-            return None
-        if vr == "CS":
-            return closed.kept(tag, value)
-        return value
+            return closed.kept(tag, value, lambda text: words.names_the_person(text, self._subject.identity))
+        if words.names_the_person(value, self._subject.identity):
+            return None  # whatever option keeps it: a device may be called by its operator's name
+        return closed.code_string(value) if vr == "CS" else value
+
+    def _kept_uids(self, element: Element) -> bytes | memoryview:
+        """Each UID as it is where it is well formed, else another one."""
+        uids = [uid.strip("\0 ") for uid in bytes(element.value).decode("latin-1").split("\\")]
+        kept = [uid if grammar.is_uid(uid) else self._subject.other_uid(uid, element.tag) for uid in uids]
+        written = "\\".join(kept).encode("ascii")
+        return element.value if bytes(element.value).rstrip(b"\0") == written else written
 
     def _remapped(self, element: Element) -> bytes:
         uids = bytes(element.value).decode("latin-1").split("\\")
@@ -270,6 +307,15 @@ def _in_text(tag: int, action: Action, standard: str, way: Way) -> Action:
             return Action.CLEAN
         return action
     return Action.KEEP if tag in content.VALUES else action
+
+
+def _is_text_of(element: Element, values: Mapping[int, bytes]) -> bool:
+    return bool(values.get(element.tag)) and element.items is None and agrees(element, dictionary_vr(element.tag))
+
+
+def _with_text(element: Element, value: bytes) -> Element:
+    vr = dictionary_vr(element.tag).encode() if element.vr in (None, b"UN") else element.vr
+    return Element(element.tag, vr, value)
 
 
 def agrees(element: Element, standard: str) -> bool:

@@ -33,6 +33,7 @@ _IMAGE_TYPE_WORDS = """
     SUM MULTIPLANAR ROTATION MAXIMUM MINIMUM LEFT RIGHT SCANOGRAM TOPOGRAM POSTERIOR ANTERIOR BONE SOFT TISSUE STITCHED
     GENERATED 2D 3D CINE CPR SEGMENTED SPECTROSCOPY UNSPECIFIED SYNTHETIC TOMOSYNTHESIS
 """
+_SCAN_OPTIONS = frozenset({"PER", "RG", "CG", "PPG", "FC", "PFF", "PFP", "SP", "FS", "CT"})  # PS3.3 C.8.3.1.1.2
 _MATERIALS = frozenset(_MATERIAL_NAMES.split())
 _IMAGE_TYPES = frozenset(_IMAGE_TYPE_WORDS.split())
 
@@ -66,6 +67,8 @@ _RULES: Mapping[int, Callable[[str], object]] = {
     0x00282114: _LOSSY_METHOD.fullmatch,
 }
 _OTHERWISE = {0x00080008: "OTHER"}
+# Rules that let short words of any kind pass, and what stays of them whatever the person is called
+_OPEN_RULES = {0x00080008: _IMAGE_TYPES, 0x00180022: _SCAN_OPTIONS}
 
 # Technical attributes: acquisition, image, nuclear medicine; Manufacturer, its model, software versions of the standard
 _TECHNICAL_GROUPS = frozenset({0x0018, 0x0028, 0x0054})
@@ -74,16 +77,24 @@ _SUSPICIOUS = re.compile(
     r"""(?<!\d)(?:1[89]|20)\d\d[-./_ ]\d{1,2}[-./_ ]\d{1,2}(?!\d)
     |(?<!\d)\d{1,2}[-./_ ]\d{1,2}[-./_ ](?:1[89]|20)\d\d(?!\d)
     |\d{1,2}[-./_ ]*(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-./_ ]*\d{2}
-    |@|://|www\.|(?:\d[-/ ()]{0,2}){6}""",
+    |@|://|www\.|(?:\d[-/ ()]{0,2}){6}|[\x80-\xff]{3}|\x1b""",
     re.IGNORECASE | re.VERBOSE,
 )
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\x00-\x7f]+")
+_DIGITS_IN_A_ROW = re.compile(r"(?:\d[-./_ ()]{0,2}){6}")
 _SHORT_NUMBER = 3
 _DOCUMENT_TYPES = frozenset({"application/pdf", "text/xml", "model/stl", "model/obj", "model/mtl", "text/plain"})
 _TEMPLATE = re.compile(r"\d{1,5}")
+_CONTEXT = re.compile(r"(?:CID ?)?\d{1,5}")
+_SCHEME_VERSION = re.compile(
+    r"[vV]?\d{1,3}(?:\.\d{1,4}){0,2}|(?:19[89]|20\d)\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])|20\d\d[a-z]?"
+)
 _NUMBERED_BY_STANDARD: Mapping[int, Callable[[str], bool]] = {
     0x0040DB00: lambda text: _TEMPLATE.fullmatch(text) is not None,
     0x00080102: lambda text: text in PUBLISHED_SCHEMES,
+    0x00080103: lambda text: not text or _SCHEME_VERSION.fullmatch(text) is not None,
+    0x00080105: lambda text: text in ("", "DCMR", "SDM", "99SDM"),  # Mapping Resource
+    0x0008010F: lambda text: not text or _CONTEXT.fullmatch(text) is not None,
     0x00420012: lambda text: text in _DOCUMENT_TYPES,
 }
 
@@ -97,21 +108,21 @@ def _label_words() -> frozenset[str]:
 
 
 def _is_label(text: str) -> bool:
-    """Whether every word is one of the standard's own or a known one, and no number is long."""
-    return all(
+    """Whether every word is one of the standard's own or a known one, and numbers are short and few."""
+    return _DIGITS_IN_A_ROW.search(text) is None and all(
         len(word) <= _SHORT_NUMBER if word.isdigit() else word in _label_words()
         for word in map(str.lower, _WORDS.findall(text))
     )
 
 
 def tells_nothing(tag: int, vr: str, value: bytes | memoryview) -> bool:
-    """Whether a text of an attribute that the table of PS3.15 does not name can be about no person."""
+    """Whether a text can be about no person: of an attribute that the table of PS3.15 does not name, or a safe private one."""
     if tag in _RULES or tag == terms.SPECIFIC_CHARACTER_SET or terms.is_defined(tag, vr, value):
         return True
     text = bytes(value).decode("latin-1").strip("\0 ")
     if tag in _NUMBERED_BY_STANDARD:
         return _NUMBERED_BY_STANDARD[tag](text)
-    if tag >> 16 in _TECHNICAL_GROUPS or tag in _TECHNICAL:
+    if tag >> 16 in _TECHNICAL_GROUPS or tag in _TECHNICAL or (tag >> 16 & 1 and vr == "CS"):
         return _SUSPICIOUS.search(text) is None
     return _is_label(text) or (vr != "CS" and is_known_text(text))
 
@@ -121,13 +132,24 @@ def has_rule(tag: int) -> bool:
     return tag in _RULES
 
 
-def kept(tag: int, value: bytes | memoryview) -> bytes | memoryview | None:
-    """A Code String (PS3.5 6.2: upper case) with what is unknown in it replaced; None where nothing may take its place."""
-    rule = _RULES.get(tag)
-    if rule is None:
-        return value if _CODE_STRING.fullmatch(value) else None
+def code_string(value: bytes | memoryview) -> bytes | memoryview | None:
+    """A Code String that is one (PS3.5 6.2: upper case, 16 characters)."""
+    return value if _CODE_STRING.fullmatch(value) else None
+
+
+def kept(tag: int, value: bytes | memoryview, names: Callable[[bytes], bool]) -> bytes | memoryview | None:
+    """A Code String whose values have a rule, with what is unknown in it replaced; None where nothing may take its place.
+
+    `names` says whether a value names the person.
+    """
+    rule, sure = _RULES[tag], _OPEN_RULES.get(tag)
     texts = [text.strip() for text in bytes(value).decode("latin-1").strip("\0 ").split("\\")]
-    good = [text if not text or rule(text) else _OTHERWISE.get(tag) for text in texts]
+    good = []
+    for text in texts:
+        known = not text or (rule(text) and (sure is None or text in sure or not names(text.encode("latin-1"))))
+        good.append(
+            text.upper() if known and code_string(text.upper().encode("utf-8")) is not None else _OTHERWISE.get(tag)
+        )
     if None in good:
         return None
     return value if good == texts else "\\".join(map(str, good)).encode("ascii")

@@ -14,30 +14,20 @@ from typing import Any, NamedTuple
 
 from medai_pipeline.dicom import words
 from medai_pipeline.dicom.attributes import Attributes
+from medai_pipeline.dicom.coding_schemes import OLD_SNOMED, has_form
 from medai_pipeline.dicom.elements import Element
 
 # PS3.16 Table 8-1, by the designators that objects hold
 _DESIGNATORS = """
     ACR ACR-NEMA BARI BI C4 C5 CD2 DC DCM DCMUID FMA HPC I10 I10P I11 I9 I9C ICDO3 IBSI ISO3166_1 ISO639_1 ISO639_2
-    ITIS_TSN LN MA MDC MGI MSH NCDR NCIt NDC NYUMCCG PATHLEX POS PUBCHEM_CID RADELEMENT RADLEX RFC3066 RFC5646 RO RXNORM
+    ITIS_TSN LN MA MDC MGI MSH NCDR NCIt NDC NEU NYUMCCG PATHLEX POS PUBCHEM_CID RADELEMENT RADLEX RFC3066 RFC5646 RO RXNORM
     SCT SDM SNM3 SRT UBERON UCUM UMLS UNS UPC X12DE SNOMED-RT 99SDM
 """
 PUBLISHED_SCHEMES = frozenset(_DESIGNATORS.split()) | {"NCDR [2.0b]"}
 # Code Value, Long Code Value, URN Code Value
 CODE_VALUES = (0x00080100, 0x00080119, 0x00080120)
 CODING_SCHEME, CODE_MEANING = 0x00080102, 0x00080104
-JUDGED = frozenset({*CODE_VALUES, CODING_SCHEME, CODE_MEANING, 0x00080103, 0x00080105, 0x0008010F})
-
-_OLD_SNOMED = ("SRT", "SNM3", "SNOMED-RT", "99SDM")  # PS3.16 8.1: designators of the time before SNOMED CT
-_LANGUAGE = r"[A-Za-z]{2,3}(-[A-Za-z]{2,4})?"
-_FORMS: Mapping[str, str] = {
-    "DCM": r"\d{5,6}",
-    "SCT": r"\d{6,18}",
-    "UCUM": r"[A-Za-z0-9./*^%\[\]'-]{1,8}|\{[a-z]{1,10}\}(/[A-Za-z]{1,4})?",
-    **dict.fromkeys(_OLD_SNOMED, r"[A-Z][A-Z0-9]?-[0-9A-Z]{2,6}"),
-    **dict.fromkeys(("RFC3066", "RFC5646", "ISO639_1", "ISO639_2", "ISO3166_1"), _LANGUAGE),
-    "": r"(?=.*\d)[A-Za-z0-9._:/-]{1,64}",  # any other
-}
+JUDGED = frozenset({*CODE_VALUES, CODING_SCHEME, CODE_MEANING})
 
 
 class Judgement(NamedTuple):
@@ -52,22 +42,24 @@ class Judgement(NamedTuple):
 
 
 def is_code(item: list[Element]) -> bool:
-    return any(element.tag in CODE_VALUES for element in item)
+    """Whether an item is a code, or says what a code means without one."""
+    return any(element.tag in CODE_VALUES or element.tag == CODE_MEANING for element in item)
 
 
 def judge(item: list[Element], identity: words.Identity) -> Judgement:
     """Whether a code is published, and whether its meaning can be kept."""
     attributes = Attributes(item)
     scheme = attributes.text(CODING_SCHEME)
-    value = next((text for tag in CODE_VALUES if (text := attributes.text(tag))), "")
-    if scheme not in PUBLISHED_SCHEMES:
+    values = {tag: text for tag in CODE_VALUES if (text := attributes.text(tag))}
+    if scheme not in PUBLISHED_SCHEMES or len(set(values.values())) != 1:
         return Judgement(local=True)
+    value = next(iter(values.values()))
     known = _meanings().get((scheme, value))
-    if known is None and not re.fullmatch(_FORMS.get(scheme, _FORMS[""]), value):
+    if known is None and (not has_form(scheme, value) or words.names_the_person(value.encode("latin-1"), identity)):
         return Judgement(local=True)
     sure = {CODING_SCHEME: scheme.encode("ascii")}
     if known is not None:
-        sure |= {tag: value.encode("ascii") for tag in CODE_VALUES if attributes.text(tag) == value}
+        sure |= dict.fromkeys(values, value.encode("ascii"))
     found = attributes.text(CODE_MEANING).encode("latin-1")
     if not found or found.decode("latin-1") == known or _is_plain(found, identity):
         return Judgement(local=False, values=sure)
@@ -96,7 +88,7 @@ def _meanings() -> Mapping[tuple[str, str], str]:
             for code, (meaning, *_) in by_code.items():
                 found[scheme, code] = min(found.get((scheme, code), meaning), meaning, key=len)
     by_old = {code: found["SCT", new] for code, new in mapping["SRT"].items() if ("SCT", new) in found}
-    return found | {(scheme, code): meaning for scheme in _OLD_SNOMED for code, meaning in by_old.items()}
+    return found | {(scheme, code): meaning for scheme in OLD_SNOMED for code, meaning in by_old.items()}
 
 
 @cache

@@ -134,10 +134,15 @@ def _around(options: Options) -> str:
         [
             "Attributes that neither the table nor PS3.6 knows, private ones, overlays, curves, group lengths and"
             " retired attributes that the table does not name are removed, unless an option above keeps them.",
-            "A value whose VR is not the dictionary's, or that is not what its VR promises, is removed.",
+            "A value whose VR is not the dictionary's, that is not what its VR promises (PS3.5 6.2), or that is more values"
+            " than PS3.6 allows, is removed; a decimal string that is too long is rounded to 16 characters.",
             "Names, AE titles, dates, times and URIs that the table does not name are emptied; UIDs are replaced.",
-            "A kept text that holds a word of the object's own names or identifiers gets a dummy"
-            f" (`{cleaning.DUMMIES[b'LO'].decode()}`), as do codes of coding schemes that are not published.",
+            "A kept text that holds a word of the object's own names or identifiers goes, whatever option keeps it; a text of"
+            " more than a megabyte goes.",
+            "Codes without a value, of schemes that are not published, or without the form of their scheme get a dummy"
+            f" (`{cleaning.DUMMIES[b'LO'].decode()}`).",
+            "Colour profiles keep white point, matrix and curves; their texts are replaced. One that is made of tables is"
+            " left out, or replaced by sRGB where its IOD demands one.",
             "A text that the table does not name stays if it holds known words alone; a technical one (acquisition, image,"
             " maker, model, software) if it holds nothing like a date, address or long number.",
             "Terms that the standard defines, character sets and published codes stay, whatever the person is called.",

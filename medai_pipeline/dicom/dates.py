@@ -7,6 +7,7 @@ not is never kept: it could be anything.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from functools import lru_cache
 
@@ -35,9 +36,44 @@ def _values(value: bytes | memoryview) -> list[str]:
 
 
 def well_formed(vr: str, value: bytes | memoryview) -> bool:
-    """Whether each value is what DA, TM, DT or AS allow, or empty."""
-    form = _FORMS[vr]
-    return all(not text or form.fullmatch(text) for text in _values(value))
+    """Whether each value is what DA, TM, DT or AS allow, or empty, and there is such a day and time of day."""
+    form, exists = _FORMS[vr], _EXISTS.get(vr)
+    texts = [text for text in _values(value) if text]
+    return all(form.fullmatch(text) and (exists is None or exists(text)) for text in texts)
+
+
+def _day_exists(text: str) -> bool:
+    return all(_is_day(end.replace(".", "")) for end in text.split("-") if end)
+
+
+def _time_exists(text: str) -> bool:
+    return all(_is_time(end.replace(":", "").partition(".")[0]) for end in text.split("-") if end)
+
+
+def _moment_exists(text: str) -> bool:
+    ends = (end.partition(".")[0] for end in re.split(r"[+-]", re.sub(r"[+-]\d{4}(?=-|$)", "", text)) if end)
+    return all(_is_day(end[:8]) and _is_time(end[8:]) for end in ends)
+
+
+def _is_day(digits: str) -> bool:
+    """Four to eight digits as year, month and day: none that was before photographs, or is far ahead."""
+    try:
+        day = date(int(digits[:4]), int(digits[4:6] or 1), int(digits[6:8] or 1))
+    except ValueError:
+        return False
+    return _EARLIEST <= day.year <= _LATEST
+
+
+def _is_time(digits: str) -> bool:
+    return all(
+        int(part) <= most
+        for part, most in zip((digits[:2], digits[2:4], digits[4:6]), (23, 59, 60), strict=True)
+        if part
+    )
+
+
+_EARLIEST, _LATEST = 1800, 2199
+_EXISTS: Mapping[str, Callable[[str], bool]] = {"DA": _day_exists, "TM": _time_exists, "DT": _moment_exists}
 
 
 @lru_cache(maxsize=4096)

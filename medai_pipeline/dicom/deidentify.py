@@ -31,6 +31,7 @@ from medai_pipeline.dicom.elements import (
     Part10,
     encode,
 )
+from medai_pipeline.dicom.grammar import is_uid
 from medai_pipeline.dicom.iod_types import iod_of
 from medai_pipeline.dicom.options import BASIC_CODE, DATES, Option, checked, in_order
 from medai_pipeline.dicom.pixel_bytes import ANY_PIXELS, cleaned_pixels
@@ -55,9 +56,8 @@ _FRAME_OF_REFERENCE, _PATIENT_ID, _BURNED_IN = 0x00200052, 0x00100020, 0x0028030
 _PHOTOMETRIC, _ICC_PROFILE = 0x00280004, 0x00282000
 _MEDIA_SOP_CLASS, _DIRECTORY_RECORDS = 0x00020002, 0x00041220
 _CLASS_TAGS = frozenset({_SOP_CLASS, 0x0008001A, 0x0008001B, 0x00081150, 0x0008115A})
-_STANDARD_CLASS = re.compile(r"1\.2\.840\.10008\.5\.1\.4(\.\d{1,3}){1,6}")
+_STANDARD_CLASS = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.[1-9]\d{0,2}(\.[1-9]\d?){0,3}")  # newer than PS3.6 here
 _STANDARD_SYNTAX = re.compile(r"1\.2\.840\.10008\.1\.2(\.\d{1,3}){0,3}")
-_UID = re.compile(r"[0-9][0-9.]{0,63}")
 _BUGS = (ArithmeticError, AttributeError, BufferError, LookupError, RuntimeError, TypeError, ValueError)
 _TROUBLE = (*_BUGS, struct.error, zlib.error)
 _MAX_PLANS = 4096
@@ -130,7 +130,7 @@ class Deidentifier:
 
     def new_uid(self, uid: str, tag: int = 0) -> str:
         """The UID that stands for `uid` of the element `tag`; `uid` itself under Retain UIDs where it is well formed."""
-        kept = Option.UIDS in self.options and _UID.fullmatch(uid)
+        kept = Option.UIDS in self.options and is_uid(uid)
         return uid if kept else self.other_uid(uid, tag)
 
     def other_uid(self, uid: str, tag: int = 0) -> str:

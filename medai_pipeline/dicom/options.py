@@ -33,7 +33,8 @@ class Option(Enum):
         "113111",
         "Retain Safe Private Option",
         "retain_safe_private",
-        "private elements of Table E.3.10-1 are kept, with their creators; every other private element is removed",
+        "private elements of Table E.3.10-1 are kept, with their creators; their texts keep known words, their UIDs are"
+        " replaced; every other private element is removed",
     )
     UIDS = About(
         "retain-uids",

@@ -20,6 +20,7 @@ from pydicom.datadict import DicomDictionary
 from medai_pipeline.dicom import terms
 from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.elements import Element, dictionary_vr, read_items
+from medai_pipeline.dicom.matcher import one_of
 from medai_pipeline.dicom.profile import resource
 
 _PIECES = re.compile(r"[^\s_/^,;:()\[\]{}<>&*+=|\"'!?#@~]+")
@@ -37,6 +38,8 @@ _SEPARATORS = re.compile(rb"[\s./_:,-]+")
 _TWO_LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "æ": "ae", "œ": "oe"})
 _MONTHS = (b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec")
 _PARTS = re.compile(rb"[A-Z]?[a-z\x80-\xff]+|[A-Z]+(?![a-z])|\d+")  # DrNg, NG7: Dr Ng, NG 7
+_SHORT_DATE = re.compile(rb"(?<!\d)(\d\d?)[-./_ ](\d\d?)[-./_ ](\d\d)(?!\d)|(?<!\d)(\d{6})(?!\d)")
+_LONGEST_TEXT = 1 << 20  # bytes; what is longer is not read, and does not stay
 
 _PATIENT_ID, _OTHER_IDS, _OTHER_IDS_SEQUENCE = 0x00100020, 0x00101000, 0x00101002
 # Identifiers, addresses and places: their words leave a description too.
@@ -46,11 +49,15 @@ _HONORIFICS = 3  # of the five parts of a name (PS3.5 6.2.1.2) the first three n
 
 
 class Identity(NamedTuple):
-    """Lower-case words of one object's own header. `persons` are words of names, identifiers and dates alone."""
+    """Lower-case words of one object's own header. `persons` are words of names, identifiers and dates alone.
+
+    `dates` are its dates in six digits, which count only where no further digit stands beside them.
+    """
 
     persons: frozenset[bytes] = frozenset()
     places: frozenset[bytes] = frozenset()
     encodings: tuple[str, ...] = ()  # of the object's text, as Python calls them
+    dates: frozenset[bytes] = frozenset()
 
 
 @cache
@@ -91,6 +98,7 @@ def identity_words(elements: Iterable[Element]) -> Identity:
     found += [e for element in found if holds_names(element) for e in _nested_names(element)]
     persons: set[bytes] = set()
     places: set[bytes] = set()
+    dates: set[bytes] = set()
     for element in found:
         if element.items is not None or not len(element.value):
             continue
@@ -102,12 +110,14 @@ def identity_words(elements: Iterable[Element]) -> Identity:
                 persons.update(_glued(folded))
         elif vr == "DA":
             digits = re.sub(rb"\D", b"", bytes(element.value))
-            persons.update(_date_forms(digits) if len(digits) == 8 else [])
+            if len(digits) == 8:
+                persons.update(_date_forms(digits))
+                dates.update(_six_digits(digits))
         elif element.tag in _IDS:
             persons.update(_id_words(bytes(element.value)))
         elif element.tag in _PLACES:
             places.update(word for word in _words(bytes(element.value)) if len(word) > 2)
-    return Identity(frozenset(persons), frozenset(places), encodings)
+    return Identity(frozenset(persons), frozenset(places), encodings, frozenset(dates))
 
 
 @cache
@@ -152,10 +162,8 @@ def _folded(value: bytes, encodings: tuple[str, ...]) -> set[bytes]:
     """A text without case and accents, as UTF-8; umlauts both as their letter and as two."""
     text = _decoded(value, encodings).casefold()
     spelt = text.translate(_TWO_LETTERS)
-    return {
-        "".join(c for c in unicodedata.normalize("NFKD", form) if not unicodedata.combining(c)).encode()
-        for form in (text, spelt)
-    }
+    plain = (unicodedata.normalize("NFKD", form) for form in (text, spelt))
+    return {form.translate({ord(c): None for c in set(form) if unicodedata.combining(c)}).encode() for form in plain}
 
 
 def _glued(name: bytes) -> Iterator[bytes]:
@@ -174,6 +182,12 @@ def _date_forms(digits: bytes) -> Iterator[bytes]:
     if b"01" <= month <= b"12":
         named = _MONTHS[int(month) - 1]
         yield from (day + named + year, year + named + day, named + day + year)
+        yield from (day + named + year[2:], year[2:] + named + day, named + day + year[2:])
+
+
+def _six_digits(digits: bytes) -> tuple[bytes, bytes, bytes]:
+    year, month, day = digits[2:4], digits[4:6], digits[6:]
+    return year + month + day, day + month + year, month + day + year
 
 
 def _words(value: bytes) -> Iterator[bytes]:
@@ -191,31 +205,50 @@ def _id_words(value: bytes) -> Iterator[bytes]:
     yield from (word for word in (*_words(value), whole) if len(word) >= _LONG)
 
 
-@lru_cache(maxsize=256)
-def _telling(persons: frozenset[bytes]) -> tuple[frozenset[bytes], tuple[bytes, ...]]:
+@lru_cache(maxsize=64)
+def _telling(persons: frozenset[bytes]) -> tuple[frozenset[bytes], re.Pattern[bytes]]:
     """Words that give a person away in a text of a closed purpose: those that are no imaging terms; and the long ones."""
     telling = persons - _known()
-    return telling, tuple(word for word in telling if len(word) >= _INSIDE)
+    return telling, one_of(word for word in telling if len(word) >= _INSIDE)
 
 
 def names_the_person(value: bytes | memoryview, identity: Identity) -> bool:
-    """Whether a text that the profile keeps holds a word of the person's name or identifiers."""
+    """Whether a text that the profile keeps holds a word of the person's name or identifiers; True for what is too long."""
+    if len(value) > _LONGEST_TEXT:
+        return True
     if not identity.persons:
         return False
     telling, long = _telling(identity.persons)
     text = bytes(value)
     lower = text.lower()
-    joined = _SEPARATORS.sub(b"", lower)
-    if any(word in lower or word in joined for word in long) or not telling.isdisjoint(_LETTERS.findall(lower)):
+    if long.search(lower) or long.search(_SEPARATORS.sub(b"", lower)) or _holds_short_date(lower, identity):
+        return True
+    if not telling.isdisjoint(_LETTERS.findall(lower)):
         return True
     if not telling.isdisjoint(part.lower() for part in _PARTS.findall(text)):
         return True
     if text.isascii() and _ESCAPE.encode() not in text:
         return False
     for folded in _folded(text, identity.encodings):
-        if any(word in folded for word in long) or not telling.isdisjoint(_LETTERS.findall(folded)):
+        if long.search(folded) or not telling.isdisjoint(_LETTERS.findall(folded)):
             return True
     return False
+
+
+def _holds_short_date(text: bytes, identity: Identity) -> bool:
+    found = (
+        match[4] or b"".join(part.zfill(2) for part in match.group(1, 2, 3)) for match in _SHORT_DATE.finditer(text)
+    )
+    return not identity.dates.isdisjoint(found)
+
+
+def spells_the_person(value: bytes | memoryview, identity: Identity) -> bool:
+    """Whether binary values hold a long word of the person's, as text of one, two or four bytes a letter."""
+    if not identity.persons:
+        return False
+    _, long = _telling(identity.persons)
+    lower = bytes(value).lower()
+    return bool(long.search(lower) or long.search(lower.replace(b"\0", b"")))
 
 
 def cleaned(value: bytes | memoryview, identity: Identity) -> bytes:
@@ -225,9 +258,9 @@ def cleaned(value: bytes | memoryview, identity: Identity) -> bytes:
     Numbers of four and more digits and runs of numbers go: they may be dates, identifiers, telephone numbers.
     """
     text = bytes(value).decode("latin-1")
-    if _ESCAPE in text:
+    if len(text) > _LONGEST_TEXT or _ESCAPE in text:
         return b""  # ISO 2022: what looks like ASCII need not be
-    values = (_safe_part(part.strip(), identity) for part in text.strip("\0 ").split("\\"))
+    values = (_safe_part(part.strip(), identity) for part in text.strip("\0 ").split("\\") if part)
     return "\\".join(part for part in values if part).encode("ascii")
 
 
@@ -254,12 +287,16 @@ def _pieces(text: str) -> list[str]:
 
 
 def _safe_pieces(text: str, identity: Identity) -> list[str]:
+    """A bare number stays between known words alone: beside another one, or a word that goes, it may be of a date."""
     pieces = _pieces(text)
-    numbers = [bool(_NUMBER.fullmatch(piece)) for piece in pieces]
+    safe = [bool(piece) and _is_safe(piece.lower(), identity) for piece in pieces]
+    words = [
+        piece.lower() if good and not _NUMBER.fullmatch(piece) else "" for piece, good in zip(pieces, safe, strict=True)
+    ]
     kept = []
     for index, piece in enumerate(pieces):
-        in_run = numbers[index] and any(numbers[max(0, index - 1) : index] + numbers[index + 1 : index + 2])
-        if piece and not in_run and _is_safe(piece.lower(), identity):
+        beside = words[max(0, index - 1) : index] + words[index + 1 : index + 2]
+        if safe[index] and (words[index] or all(beside)):
             kept.append(piece)
     return kept
 
