@@ -312,16 +312,24 @@ class ImagePlace:
 @dataclass(frozen=True, slots=True)
 class Extent:
     """The slices through which a finding reaches: SOP Instance UIDs in order, what a viewer calls the lowest and highest
-    of them, and how far it is in mm (None when not known)."""
+    of them, and how far it is in mm (None when not known).
+
+    With them `box` (x0, y0, x1, y1), in pixels of the images, is the heat's box in three dimensions; `size_mm` its size
+    across, down and through. It holds the heat, not the finding's outline.
+    """
 
     images: tuple[str, ...]
     numbers: tuple[int, ...]
     span_mm: float | None = None
+    box: tuple[int, int, int, int] | None = None
+    size_mm: tuple[float, float, float] | None = None
 
     @property
     def text(self) -> str:
         """One line: "on 5 slices, images 8 to 12, 25 mm"."""
         far = f", {self.span_mm:.0f} mm" if self.span_mm else ""
+        if self.size_mm:
+            far += "; heat over {:.0f} x {:.0f} x {:.0f} mm".format(*self.size_mm)
         if len(self.images) == 1:
             return f"on this slice alone{far}"
         return f"on {len(self.images)} slices, images {self.numbers[0]} to {self.numbers[1]}{far}"

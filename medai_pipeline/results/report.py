@@ -238,6 +238,8 @@ def _extent(found: Heatmap) -> dict[str, Any] | None:
         "images": list(found.extent.images),
         "numbers": list(found.extent.numbers),
         "span_mm": found.extent.span_mm,
+        "box": list(found.extent.box) if found.extent.box else None,
+        "size_mm": list(found.extent.size_mm) if found.extent.size_mm else None,
     }
 
 

@@ -59,7 +59,7 @@ def explain_study(
         instance = by_uid[heatmap.item.sop_instance_uid]
         source = objects.get(instance.object_key)
         place = whereabouts(source, heatmap.item.frame, in_series[instance.series_instance_uid])
-        found.append(replace(heatmap, place=place, extent=extent_of(prediction, heatmap, by_uid)))
+        found.append(replace(heatmap, place=place, extent=extent_of(prediction, heatmap, by_uid, tensors, network)))
         overlays[overlay_name(number, heatmap)] = overlay(
             display(source, heatmap.item.frame, tensors.contract.scaling if tensors.contract else ""),
             heatmap.values,
