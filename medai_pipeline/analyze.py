@@ -79,7 +79,6 @@ class OneShot:
     deidentifier: Deidentifier
     inference: stages.Inference
     drawing: stages.Drawing = field(default_factory=stages.Drawing)
-    models: Sequence[str] = ()  # preferred to the demo models
     advanced: Callable[[str, str], None] = lambda study_key, stage: None  # progress: a study is at a stage now
 
 
@@ -150,7 +149,7 @@ class _Chunk:
         studies = self.each("deidentify", self.manifests, lambda key, _: self.deidentify(key))
         studies = self.checked("check", stages.check_deidentified(list(studies.values())))
         tensors = self.each(
-            "normalize", studies, lambda key, s: stages.normalize_study(s, self.folders[key], self.job.models)
+            "normalize", studies, lambda key, s: stages.normalize_study(s, self.folders[key], self.job.inference.models)
         )
         tensors = self.checked("check", stages.check_tensors(list(tensors.values())))
         answers = stages.predict_studies(list(tensors.values()), self.job.inference)

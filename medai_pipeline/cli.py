@@ -14,6 +14,7 @@ import click
 
 from medai_pipeline import DISCLAIMER, __version__
 from medai_pipeline.errors import MedaiError
+from medai_pipeline.local.model_cli import models
 from medai_pipeline.local.terminal import console, plain, printable, progress, quiet_logs
 from medai_pipeline.settings import Settings, read_settings
 
@@ -236,110 +237,7 @@ def whois(study_key: str) -> None:
         click.echo(f"{what:<13} {value}")
 
 
-@main.group()
-def models() -> None:
-    """The model catalog and the demo models' training."""
-
-
-@models.command("list")
-def models_list() -> None:
-    """Models, what they are for, and whether their weights are here."""
-    from medai_pipeline.local.worklist import models_table, terminal
-
-    terminal().print(models_table(read_settings()))
-
-
-@models.command("convert")
-@click.argument("source", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
-def models_convert(source: Path, target: Path) -> None:
-    """A PyTorch checkpoint (.pt, .pth, .ckpt) as safetensors, which is what MODEL_PATH takes. No code in it is run.
-
-    \b
-    Examples:
-      medai models convert best.ckpt $MODEL_PATH/chest-xray-resnet50-1.safetensors
-    """
-    from medai_pipeline.models.checkpoint import convert
-
-    for line in convert(source, target):
-        click.echo(line)
-
-
-@models.command("prepare")
-@click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--backend", "candidates", multiple=True, help="Try only these beside plain torch; repeatable.")
-def models_prepare(names: tuple[str, ...], candidates: tuple[str, ...]) -> None:
-    """Measure how a model is computed fastest on this machine, and keep what was chosen under MODEL_PATH.
-
-    Without a NAME every model whose weights are here. A minute or two; a worker uses it from its next study on.
-
-    \b
-    Examples:
-      medai models prepare
-      medai models prepare chest-xray-resnet50 --backend onnxruntime
-    """
-    from medai_pipeline.local.preparing import prepare_models
-
-    settings = read_settings()
-    with console.status("preparing") as status:
-        progress = status.update if console.is_terminal else None
-        for table in prepare_models(settings, names, candidates or None, progress):
-            console.print(table)
-
-
-@models.command("train")
-@click.argument("manifest", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--demo", "is_demo", is_flag=True, help="Train the demo models again, on synthetic phantoms.")
-@click.option(
-    "--model", "name", default="all", show_default=True, help="With --demo one model, or all; else the new name."
-)
-@click.option("--version", default="1", show_default=True, help="The new model's version.")
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Where the manifest's files lie (default: beside it).",
-)
-@click.option("--architecture", default="resnet18", show_default=True, help="A timm network with a linear head.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=JSON", help="An option of the architecture; repeatable.")
-@click.option("--modality", multiple=True, help="DX, CT, MR, ...; repeatable.")
-@click.option("--body-part", "body_parts", multiple=True, help="CHEST, BRAIN, ...; repeatable.")
-@click.option(
-    "--scaling", type=click.Choice(["xray", "ct-chest", "ct-lung", "ct-brain", "mr"]), help="The intensity rule."
-)
-@click.option("--size", default=224, show_default=True, help="Height and width of the input, in pixels.")
-@click.option("--multi-class", is_flag=True, help="Exactly one label an image (softmax); default: any number of them.")
-@click.option("--mirror", is_flag=True, help="Train on mirrored images too: only where left and right mean nothing.")
-@click.option("--epochs", default=30, show_default=True)
-@click.option("--licence", default="the site's", show_default=True, help="Under which terms the weights may be used.")
-@click.option("--about", default="", help="A line on the data, for the card.")
-@click.option("--out", default=Path("trained"), show_default=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--seed", default=0, show_default=True)
-def models_train(is_demo: bool, manifest: Path | None, name: str, out: Path, seed: int, **given: Any) -> None:
-    """Train a model on a MANIFEST of images and labels, or the demo models again; prints the held-out figures.
-
-    MANIFEST is a CSV with the columns file and labels ("A|B", empty for none) and, where there are any, patient, split
-    (train, validation, test) and boxes ("A:x:y:width:height|..." in pixels), which teach the heatmaps where to point.
-    Weights, figures and cards are written to --out.
-
-    \b
-    Examples:
-      medai models train --demo --model demo-chest-xray --out trained
-      medai models train films.csv --images films/ --model our-films --modality DX --body-part CHEST --scaling xray
-      medai models train mri.csv --model tumours --modality MR --body-part BRAIN --scaling mr --mirror \\
-          --architecture resnet10t --set output_stride=8
-    """
-    from medai_pipeline.demo_training import train_demo
-    from medai_pipeline.manifest_training import train_site
-
-    if is_demo == (manifest is not None):
-        raise click.UsageError("give a MANIFEST, or --demo")
-    with console.status("training") as status:
-        progress = status.update if console.is_terminal else console.print
-        if is_demo:
-            metrics = train_demo(name, out, seed, progress=progress)
-        else:
-            metrics = train_site(manifest, name, out, seed=seed, progress=progress, **given)
-    click.echo(json.dumps(metrics, indent=2))
+main.add_command(models)
 
 
 # what the commands share -------------------------------------------------------------------------------------

@@ -13,9 +13,12 @@ MedaiError
 ├── StudyError               the study as a whole cannot go on (stage and reason)
 │   └── NoUsableImages       nothing in the study can be given to a model
 ├── ModelError
-│   ├── ModelNotFound        no such name or version in the catalog
+│   ├── ModelNotFound        no such name or version
 │   ├── WeightsMissing       the catalog knows the model, its file is not there
-│   └── WeightsRefused       wrong digest, wrong shape, not finite
+│   ├── WeightsRefused       wrong digest, wrong shape, not finite
+│   ├── CardRefused          a model card lacks something, or says what cannot be
+│   ├── ModelChanged         other models are in force than those a stored value was made for
+│   └── RegistryRefused      what the registry does not allow: a change of state, a second card for a version
 ├── PacsError
 │   ├── PacsUnreachable      no answer (retry)
 │   ├── PacsUnauthorized     401 or 403 (do not retry before the settings change)
@@ -104,6 +107,18 @@ class WeightsRefused(ModelError):
 
 class ManifestRefused(ModelError):
     """A training manifest that cannot be used; names the line."""
+
+
+class CardRefused(ModelError):
+    pass
+
+
+class ModelChanged(ModelError):
+    pass
+
+
+class RegistryRefused(ModelError):
+    pass
 
 
 class PacsError(MedaiError):

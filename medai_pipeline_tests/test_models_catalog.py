@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from medai_pipeline.errors import ModelNotFound, WeightsMissing
-from medai_pipeline.models.catalog import catalog, choose, entry
+from medai_pipeline.models.catalog import catalog, entry, packaged
 from medai_pipeline.models.load import load, weights_path
 
 
@@ -36,7 +36,7 @@ from medai_pipeline.models.load import load, weights_path
 def test_modality_and_body_part_choose_the_model(
     modality: str, body_part: str, name: str | None, assumed: bool
 ) -> None:
-    choice = choose(modality, body_part)
+    choice = packaged().choose(modality, body_part)
     assert (choice.entry.name if choice.entry else None) == name
     assert choice.assumed is assumed
     assert bool(choice.reason) is (assumed or name is None)
@@ -44,18 +44,18 @@ def test_modality_and_body_part_choose_the_model(
 
 
 def test_free_text_in_the_body_part_is_not_repeated() -> None:
-    choice = choose("CT", "Doe^Jane knee")
+    choice = packaged().choose("CT", "Doe^Jane knee")
     assert choice.entry is None
     assert "Doe" not in choice.reason and "DOE" not in choice.reason
 
 
 def test_a_model_that_the_site_names_goes_before_the_demo_model_for_what_it_is_made_for() -> None:
     preferred = ("brain-mr-densenet121", "chest-xray-resnet50@1")
-    assert choose("DX", "CHEST", preferred).entry == entry("chest-xray-resnet50@1")
-    assert choose("CT", "CHEST", preferred).entry == entry("demo-chest-ct")
-    assert choose("DX", "KNEE", preferred).entry is None
+    assert packaged(preferred).choose("DX", "CHEST").entry == entry("chest-xray-resnet50@1")
+    assert packaged(preferred).choose("CT", "CHEST").entry == entry("demo-chest-ct")
+    assert packaged(preferred).choose("DX", "KNEE").entry is None
     with pytest.raises(ModelNotFound, match="resnet9000"):
-        choose("DX", "CHEST", ("resnet9000",))
+        packaged(("resnet9000",)).choose("DX", "CHEST")
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones() -> None:

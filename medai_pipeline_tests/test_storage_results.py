@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from medai_pipeline.records import Instance, ModelRef, Placement, StudyPrediction, TensorItem
 from medai_pipeline.storage.repository import Repository
-from medai_pipeline.storage.tables import images, inference_results, models, studies
+from medai_pipeline.storage.tables import images, inference_results, studies
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "S" * 26
@@ -103,12 +103,3 @@ def test_the_same_answer_is_kept_once_and_another_one_beside_it(repository: Repo
 def test_no_model_is_no_answer(repository: Repository, engine: Engine) -> None:
     assert not repository.save_prediction(prediction(labels=()), "run-1", NOW)
     assert rows(engine, inference_results) == []
-
-
-def test_registering_a_model_again_brings_its_row_up_to_date_and_keeps_the_date(
-    repository: Repository, engine: Engine
-) -> None:
-    repository.register_model(MODEL, "resnet18", {"auc": 0.9}, NOW)
-    repository.register_model(MODEL, "resnet18", {"auc": 0.95}, datetime(2027, 1, 1, tzinfo=UTC), state="retired")
-    (row,) = rows(engine, models)
-    assert (row.card, row.state, row.registered_at) == ({"auc": 0.95}, "retired", NOW)

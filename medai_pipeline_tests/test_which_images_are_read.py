@@ -9,6 +9,7 @@ import pytest
 from medai_pipeline.dicom.deidentify import Deidentifier
 from medai_pipeline.dicom.select import select
 from medai_pipeline.errors import NoUsableImages
+from medai_pipeline.models.catalog import packaged
 from medai_pipeline.phantoms.studies import make_study, to_bytes
 from medai_pipeline.records import DeidentifiedStudy
 from medai_pipeline.stages import deidentify_study, fetch_study, images, normalize_study
@@ -115,8 +116,8 @@ def test_a_ct_slice_without_hounsfield_units_is_not_read_and_said_so(parts) -> N
 def test_the_sites_model_is_used_for_what_it_is_made_for_and_the_demo_models_for_the_rest(parts) -> None:
     studies, objects = parts
     preferred = ("chest-xray-resnet50",)
-    assert normalize_study(studies["chest-xray"], objects, preferred).model == "chest-xray-resnet50"
-    assert normalize_study(studies["chest-ct"], objects, preferred).model == "demo-chest-ct"
+    assert normalize_study(studies["chest-xray"], objects, packaged(preferred)).model == "chest-xray-resnet50"
+    assert normalize_study(studies["chest-ct"], objects, packaged(preferred)).model == "demo-chest-ct"
 
 
 def test_missing_slices_and_odd_objects_are_warnings_and_a_gap_asks_for_a_person() -> None:

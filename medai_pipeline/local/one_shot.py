@@ -16,6 +16,7 @@ from medai_pipeline.analyze import ANALYZE_STEPS, DEIDENTIFY_STEPS, OneShot, Out
 from medai_pipeline.dicom.read import LeftOut, group_by_study
 from medai_pipeline.errors import MedaiError, SettingsError
 from medai_pipeline.local.terminal import StudyProgress, console, plain, shown
+from medai_pipeline.models.catalog import packaged
 from medai_pipeline.orchestration.services import Services
 from medai_pipeline.settings import Settings
 from medai_pipeline.storage.keys import SiteKeys
@@ -50,10 +51,11 @@ def _run(
         raise MedaiError("no DICOM study found: name files or folders that hold DICOM files")
     services = Services(settings)
     services.keys = _keys(settings)
+    services.models = packaged(settings.models)  # the registry is the running stack's
     outcomes: list[Outcome] = []
     with StudyProgress(verb, len(found), steps).shown() as bar:
         computing = (services.deidentifier, services.inference, services.drawing)
-        job = OneShot(out, services.keys.study_key, *computing, models=settings.models, advanced=bar.advanced)
+        job = OneShot(out, services.keys.study_key, *computing, advanced=bar.advanced)
         for outcome in work(found, job):
             bar.ended(outcome.study_key)
             _say(outcome)

@@ -134,6 +134,7 @@ class Stack:
         self._make_key()
         self._start_postgres()
         self._migrate()
+        self._register_models()
         self._start_orthanc()
         self._write_dagster_home()
         attached.write(self.home, self.settings)
@@ -174,6 +175,17 @@ class Stack:
             migrate(engine)
         finally:
             engine.dispose()
+
+    def _register_models(self) -> None:
+        """The packaged models, and what MEDAI_MODELS names, where the registry knows none of that name."""
+        from medai_pipeline.orchestration.services import Services
+        from medai_pipeline.registering import register_packaged
+
+        services = Services(self.settings)
+        try:
+            register_packaged(services.registry, self.settings.models, self.settings.models_path, services.now())
+        finally:
+            services.engine.dispose()
 
     def _start_orthanc(self) -> None:
         if self.settings.orthanc_url:

@@ -42,7 +42,7 @@ def whois(services: Services, study_key: str) -> list[tuple[str, str]]:
     key = study_key.strip().upper()
     if key not in services.vault.known([key]):
         raise MedaiError(f"no study {printable(key)} is known here: `medai worklist` lists the study keys")
-    identity = services.vault.read(key, f"user:{_user()}", "medai whois")
+    identity = services.vault.read(key, user(), "medai whois")
     row = services.lifecycle.study(key)
     shown = [
         ("patient name", identity.patient_name),
@@ -57,8 +57,9 @@ def whois(services: Services, study_key: str) -> list[tuple[str, str]]:
     return [(what, printable(value)) for what, value in shown if value or what != "reason"]
 
 
-def _user() -> str:
+def user() -> str:
+    """Who asks, as the audit chain names a person at a terminal."""
     try:
-        return getpass.getuser()
+        return f"user:{getpass.getuser()}"
     except (KeyError, OSError):
-        return str(os.getuid())  # an account without a name
+        return f"user:{os.getuid()}"  # an account without a name

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from medai_pipeline import DISCLAIMER
 from medai_pipeline.analyze import write_file
-from medai_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from medai_pipeline.orchestration.services import Services
@@ -106,20 +105,3 @@ def export_reports(services: Services, folder: Path) -> list[Path]:
             write_file(target / name.removeprefix(f"{row.object_prefix}/"), services.objects.get(name))
         made.append(target)
     return made
-
-
-def models_table(settings: Settings) -> Table:
-    from medai_pipeline.errors import WeightsMissing
-    from medai_pipeline.models.catalog import catalog
-    from medai_pipeline.models.load import weights_path
-
-    table = Table("model", "version", "for", "classes", "weights", header_style="bold")
-    for entry in catalog():
-        try:
-            weights_path(entry, settings.models_path)
-            state = "synthetic phantoms, in the package" if entry.demo else "here"
-        except WeightsMissing as error:
-            state = error.reason
-        purpose = f"{'/'.join(entry.modality)} {'/'.join(entry.body_parts)}"
-        table.add_row(entry.name, entry.version, purpose, ", ".join(entry.classes), state)
-    return table

@@ -1,4 +1,7 @@
-"""Which models there are, what each expects, and which one a study gets. Data lies in `catalog.toml`. No torch here."""
+"""What a model version is, and which one a study gets out of a set. No torch here.
+
+The packaged versions lie in `catalog.toml`; those of a site's registry come as cards (`cards`).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Any
 from medai_pipeline.errors import ModelNotFound
 from medai_pipeline.records import InputContract
 
+PROGRAMS = ("torchscript", "export")  # kinds that bring a graph of their own
 PACKAGED_WEIGHTS = Path(__file__).with_name("weights")
 _TABLE = Path(__file__).with_name("catalog.toml")
 
@@ -21,6 +25,9 @@ _TABLE = Path(__file__).with_name("catalog.toml")
 class CatalogEntry:
     """One model version. `architecture` and `options` are timm's; K classes in the order of the head's rows.
 
+    `kind`: "timm", "torchxrayvision" (its state dicts), or a whole program, "torchscript" or "export" (`programs`).
+    `codes` (K,) are "scheme:value", "" where a class has none; () leaves them to the table of findings.
+    `prepared` is what registration found out about how this version is best computed, by machine kind.
     `thresholds` (K,) apply to the study's aggregated probability; `temperature` divides the logits.
     `aggregation` over a study's images: "max", "top3-mean" or "noisy-or".
     `weights_sha256` is None where the site supplies the weights. `dropout` is the head's, also for Monte Carlo sampling.
@@ -42,6 +49,15 @@ class CatalogEntry:
     demo: bool = False
     licence: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "timm"
+    codes: tuple[str, ...] = ()
+    notes: str = ""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    prepared: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
 
     @property
     def weights_file(self) -> str:
@@ -66,40 +82,67 @@ class Choice:
     assumed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ModelSet:
+    """The versions in force at one moment. `active` ones answer, the first that is made for a study; `shadow` ones are
+    asked beside them. `known` are all that may be named, those of older results too."""
+
+    active: tuple[CatalogEntry, ...]
+    shadow: tuple[CatalogEntry, ...] = ()
+    known: tuple[CatalogEntry, ...] = ()
+
+    def entry(self, name: str) -> CatalogEntry:
+        """The model `name@version`; of a bare name the active version, else the first. Raises ModelNotFound."""
+        wanted, _, version = name.partition("@")
+        every = (*self.active, *self.shadow, *self.known)
+        for candidate in every:
+            if candidate.name == wanted and version in {"", candidate.version}:
+                return candidate
+        known = ", ".join(dict.fromkeys(candidate.label for candidate in every))
+        raise ModelNotFound(
+            f"no model {wanted!r}{' version ' + repr(version) if version else ''}: choose one of {known}"
+        )
+
+    def choose(self, modality: str, body_part: str) -> Choice:
+        """The active version for images of one modality and body part.
+
+        A body part that is not stated is assumed to be the model's, and the choice says so.
+        """
+        wanted = modality.strip().upper()
+        of_modality = [model for model in self.active if wanted in model.modality]
+        if not of_modality:
+            return Choice(None, f"no model for modality {_word(wanted)}")
+        part = region(body_part)
+        if not part:
+            return Choice(of_modality[0], "body part not stated", assumed=True)
+        for model in of_modality:
+            if part in model.body_parts:
+                return Choice(model)
+        return Choice(None, f"no model for {_word(wanted)} of {_word(part)}")
+
+    def beside(self, modality: str, body_part: str) -> tuple[CatalogEntry, ...]:
+        """The shadow versions that would be chosen for these images, were they active."""
+        return tuple(model for model in self.shadow if ModelSet((model,)).choose(modality, body_part).entry)
+
+
 @cache
 def catalog() -> tuple[CatalogEntry, ...]:
-    """All models, demo ones first, as the table has them."""
+    """All packaged models, demo ones first, as the table has them."""
     return tuple(_entry(row) for row in _table()["model"])
 
 
 def entry(name: str) -> CatalogEntry:
-    """The model `name`, or `name@version`. Raises ModelNotFound that names the known ones."""
-    wanted, _, version = name.partition("@")
-    for candidate in catalog():
-        if candidate.name == wanted and version in {"", candidate.version}:
-            return candidate
-    known = ", ".join(f"{known.name}@{known.version}" for known in catalog())
-    raise ModelNotFound(f"no model {wanted!r}{' version ' + repr(version) if version else ''}: choose one of {known}")
+    """The packaged model `name`, or `name@version`. Raises ModelNotFound that names the known ones."""
+    return ModelSet((), known=catalog()).entry(name)
 
 
-def choose(modality: str, body_part: str, preferred: Sequence[str] = ()) -> Choice:
-    """The model for images of one modality and body part: the first of `preferred` names made for them, else a demo model.
+def packaged(preferred: Sequence[str] = ()) -> ModelSet:
+    """The packaged models: `preferred` names first, then the demo ones.
 
-    A clinical model is never chosen because its weights happen to lie there: the site names it (MEDAI_MODELS). A body part
-    that is not stated is assumed to be the model's, and the choice says so. Raises ModelNotFound for an unknown name.
+    A clinical model is never chosen because its weights happen to lie there: the site names it (MEDAI_MODELS).
+    Raises ModelNotFound for an unknown name.
     """
-    wanted = modality.strip().upper()
-    candidates = [*(entry(name) for name in preferred), *(model for model in catalog() if model.demo)]
-    of_modality = [model for model in candidates if wanted in model.modality]
-    if not of_modality:
-        return Choice(None, f"no model for modality {_word(wanted)}")
-    part = region(body_part)
-    if not part:
-        return Choice(of_modality[0], "body part not stated", assumed=True)
-    for model in of_modality:
-        if part in model.body_parts:
-            return Choice(model)
-    return Choice(None, f"no model for {_word(wanted)} of {_word(part)}")
+    return ModelSet((*(entry(name) for name in preferred), *(m for m in catalog() if m.demo)), known=catalog())
 
 
 def region(body_part: str) -> str:

@@ -91,6 +91,15 @@ def matched(
     return own, prefix
 
 
+def from_torchxrayvision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """TorchXRayVision's names as torchvision's and timm's: its operating points are taken off (they are the card's
+    thresholds), and the dotted names of the oldest DenseNet files (norm.1) are written as today (norm1)."""
+    import re
+
+    dotted = re.compile(r"((?:norm|relu|conv))\.(\d\.)")
+    return {dotted.sub(r"\1\2", name): value for name, value in state.items() if name.split(".")[-1] != "op_threshs"}
+
+
 def _prefixes(state: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """Every beginning after which a name is one of the architecture's, with how many names it brings home."""
     ends = {name.rsplit(".", 2)[-1]: None for name in expected}

@@ -14,7 +14,7 @@ import numpy as np
 
 from medai_pipeline.errors import ModelError, WeightsMissing, WeightsRefused
 from medai_pipeline.models.backends import Backend, Subject, eager
-from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, CatalogEntry
+from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, PROGRAMS, CatalogEntry
 from medai_pipeline.models.checkpoint import matched
 from medai_pipeline.models.familiarity import Familiarity, features_file, read
 from medai_pipeline.models.machine import this_machine
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SUFFIXES = {"timm": ".safetensors", "torchxrayvision": ".safetensors", "torchscript": ".ts", "export": ".pt2"}
 _CACHE: dict[tuple[str, str, str, str, int], LoadedModel] = {}
 
 
@@ -61,9 +62,20 @@ class LoadedModel:
         return self.entry.contract.channels, self.entry.contract.height, self.entry.contract.width
 
 
+def stored_path(models_path: Path, sha256: str, kind: str = "timm") -> Path:
+    """Where registered weights lie: by their digest, so that no version ever takes the place of another."""
+    return Path(models_path) / "objects" / f"{sha256}{SUFFIXES[kind]}"
+
+
 def weights_path(entry: CatalogEntry, models_path: Path | None) -> Path:
-    """Where the weights lie: a demo model's in the package, a site's under MODEL_PATH. Raises WeightsMissing that says where."""
-    place = PACKAGED_WEIGHTS if entry.demo else models_path
+    """Where the weights lie: registered ones by digest under MODEL_PATH, a demo model's in the package, else by name under
+    MODEL_PATH. Raises WeightsMissing that says where."""
+    if models_path and entry.weights_sha256:
+        registered = stored_path(models_path, entry.weights_sha256, entry.kind)
+        if registered.is_file():
+            return registered
+    packaged = entry.demo and (PACKAGED_WEIGHTS / entry.weights_file).is_file()
+    place = PACKAGED_WEIGHTS if packaged else models_path
     if place is None:
         raise WeightsMissing(
             f"{entry.name} needs weights of the site: set MODEL_PATH to the folder of {entry.weights_file}"
@@ -100,22 +112,36 @@ def load(
     if not path.is_file():
         raise WeightsMissing(f"no weights for {entry.name}@{entry.version}: put the file at {path}")
     data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    if entry.weights_sha256 and digest != entry.weights_sha256:
-        raise WeightsRefused(
-            f"weights of {entry.name}@{entry.version} have digest {digest[:12]}, expected {entry.weights_sha256[:12]}: "
-            "restore the file"
-        )
+    digest = checked_digest(entry, data)
     device = _device(device)
     folder = folder_of(entry, digest, this_machine(device), models_path) if prepared and models_path else None
     key = (entry.name, entry.version, digest, device, stamp(folder) if folder else -1)
     if key not in _CACHE:
-        _CACHE[key] = _loaded(entry, path, digest, device, folder)
+        features = path.with_suffix(".features") if path.stem == digest else path.with_name(features_file(entry))
+        _CACHE[key] = _loaded(entry, path, digest, device, folder, features)
     return _CACHE[key]
 
 
-def _loaded(entry: CatalogEntry, path: Path, digest: str, device: str, folder: Path | None) -> LoadedModel:
-    known = read(path.with_name(features_file(entry)))
+def load_anew(entry: CatalogEntry, weights: Path, device: str = "cpu", features: Path | None = None) -> LoadedModel:
+    """As `load`, of a file anywhere, in plain torch and never from the cache. `features`: statistics of its training."""
+    digest = checked_digest(entry, weights.read_bytes())
+    return _loaded(entry, weights, digest, _device(device), None, features)
+
+
+def checked_digest(entry: CatalogEntry, data: bytes) -> str:
+    """The SHA-256 of the weights. Raises WeightsRefused when the card names another."""
+    digest = hashlib.sha256(data).hexdigest()
+    if entry.weights_sha256 and digest != entry.weights_sha256:
+        raise WeightsRefused(
+            f"weights of {entry.label} have digest {digest[:12]}, expected {entry.weights_sha256[:12]}: restore the file"
+        )
+    return digest
+
+
+def _loaded(
+    entry: CatalogEntry, path: Path, digest: str, device: str, folder: Path | None, features: Path | None
+) -> LoadedModel:
+    known = read(features) if features else None
     found = _opened(entry, folder) if folder else None
     if found:
         return LoadedModel(
@@ -164,23 +190,38 @@ def _device(wanted: str) -> str:
 
 
 def _network(entry: CatalogEntry, path: Path, digest: str, device: str) -> torch.nn.Module:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise WeightsRefused(f"weights of {entry.label} have changed while they were in use: start again")
+    network = _program(entry, data) if entry.kind in PROGRAMS else _architecture(entry, data)
+    return network.eval().to(device)
+
+
+def _architecture(entry: CatalogEntry, data: bytes) -> torch.nn.Module:
+    """A timm architecture with these weights, complete or refused."""
     from safetensors import SafetensorError
     from safetensors.torch import load as read_weights
 
+    from medai_pipeline.models.checkpoint import from_torchxrayvision
     from medai_pipeline.models.network import build
 
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise WeightsRefused(
-            f"weights of {entry.name}@{entry.version} have changed while they were in use: start again"
-        )
     try:
         state = read_weights(data)
     except SafetensorError as error:
-        raise WeightsRefused(f"weights of {entry.name} are not a safetensors file: {error}") from error
+        raise WeightsRefused(
+            f"weights of {entry.label} are not a safetensors file ({error}): `medai models convert` makes one"
+        ) from error
+    if entry.kind == "torchxrayvision":
+        state = from_torchxrayvision(state)
     network = build(entry)
-    state, prefix = matched(state, network.state_dict(), f"{entry.name}@{entry.version}")
+    state, prefix = matched(state, network.state_dict(), entry.label)
     if prefix:
-        log.info("%s: names of its weights begin with %r, which was taken off", entry.name, prefix)
+        log.info("%s: names of its weights begin with %r, which was taken off", entry.label, prefix)
     network.load_state_dict(state, strict=False)  # only batch counters may be absent: `matched` has looked
-    return network.eval().to(device)
+    return network
+
+
+def _program(entry: CatalogEntry, data: bytes) -> torch.nn.Module:
+    from medai_pipeline.models.programs import read_program
+
+    return read_program(entry, data)

@@ -48,6 +48,8 @@ def has_pooled_head(model: nn.Module, contract: InputContract, device: str = "cp
     noise = (noise * (contract.high - contract.low) + contract.low).to(device)
     with torch.inference_mode():
         own = model(noise)
+        if not own.isfinite().all():
+            raise ModelError("its answer to an image of noise is not a number: its weights are of no use")
         features, pooled, logits = forward(model, noise, pooled=False)
         if not _same(logits, own):
             raise ModelError("its last layer does not give its answer; choose an architecture with a linear head")

@@ -82,9 +82,12 @@ def normalized_tensors(context: dg.AssetExecutionContext, anonymized_instances: 
     stage = Stage(context, context.resources.session, TENSOR_CHECK)
 
     def normalize(key: str) -> StudyTensors:
-        return stages.normalize_study(anonymized_instances[key], stage.services.objects, stage.services.settings.models)
+        return stages.normalize_study(anonymized_instances[key], stage.services.objects, stage.session.inference.models)
 
-    stage.process(stage.one_by_one(normalize), describe.tensors, [anonymized_instances], stages.check_tensors)
+    def save(tensors: StudyTensors) -> None:
+        stage.services.results.save_reading(tensors.study_key, tensors.revision, tensors.modality, tensors.body_part)
+
+    stage.process(stage.one_by_one(normalize), describe.tensors, [anonymized_instances], stages.check_tensors, save)
     yield from stage.finish()
 
 
@@ -100,7 +103,7 @@ def predictions(context: dg.AssetExecutionContext, normalized_tensors: StudyValu
     services = stage.services
 
     def predict(keys: Any) -> Mapping[str, Any]:
-        return stages.predict_studies([normalized_tensors[key] for key in keys], services.inference)
+        return stages.predict_studies([normalized_tensors[key] for key in keys], stage.session.inference)
 
     def save(prediction: StudyPrediction) -> None:
         services.results.save_prediction(prediction, stage.session.run_id)
@@ -131,7 +134,7 @@ def gradcam_maps(
             anonymized_instances[key],
             services.objects,
             services.drawing,
-            services.inference,
+            stage.session.inference,
         )
 
     def shown(maps: StudyHeatmaps) -> Any:

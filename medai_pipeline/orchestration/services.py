@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
     from medai_pipeline.arrivals import Watch
     from medai_pipeline.dicom.deidentify import Deidentifier
+    from medai_pipeline.models.catalog import ModelSet
     from medai_pipeline.pacs.orthanc import Orthanc
     from medai_pipeline.stages import Drawing, Inference
     from medai_pipeline.storage.audit import Audit
     from medai_pipeline.storage.keys import SiteKeys
     from medai_pipeline.storage.lifecycle import Lifecycle
     from medai_pipeline.storage.objects import ObjectStore
+    from medai_pipeline.storage.registry import Registry
     from medai_pipeline.storage.results import Results
     from medai_pipeline.storage.vault import Vault
     from medai_pipeline.storage.worklist import Worklist
@@ -35,6 +37,7 @@ class Services:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._holds: dict[str, Any] = {}
+        self._models: ModelSet | None = None
 
     @cached_property
     def keys(self) -> SiteKeys:
@@ -101,11 +104,29 @@ class Services:
 
         return Deidentifier(self.keys.deidentification, parse_options(self.settings.deidentify_options))
 
+    @cached_property
+    def registry(self) -> Registry:
+        from medai_pipeline.storage.registry import Registry
+
+        return Registry(self.engine, self.audit)
+
+    @property
+    def models(self) -> ModelSet:
+        """The versions in force now, from the registry unless they were given."""
+        from medai_pipeline.registering import models_in_force
+
+        return self._models or models_in_force(self.registry, self.settings.models)
+
+    @models.setter
+    def models(self, given: ModelSet) -> None:
+        self._models = given
+
     @property
     def inference(self) -> Inference:
+        """With the versions in force at this moment: a run takes it once."""
         from medai_pipeline.stages import Inference
 
-        return Inference(Path(self.settings.models_path), self.settings.gpu_enabled)
+        return Inference(Path(self.settings.models_path), self.settings.gpu_enabled, models=self.models)
 
     @property
     def drawing(self) -> Drawing:

@@ -19,7 +19,7 @@ from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.partitions import DEFER_EVENTS
 from medai_pipeline.orchestration.services import Services
 from medai_pipeline.records import QualityResult
-from medai_pipeline.stages import batches, refuse_blocked
+from medai_pipeline.stages import Inference, batches, refuse_blocked
 
 Many = Callable[[Sequence[str]], Mapping[str, Any]]
 Check = Callable[[Sequence[Any]], Mapping[str, Any]]
@@ -33,6 +33,14 @@ class RunSession:
     run_id: str
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)  # study key -> (stage, reason)
     versions: dict[tuple[str, str], str] = field(default_factory=dict)  # (asset, study key) -> data version
+    _inference: Inference | None = None
+
+    @property
+    def inference(self) -> Inference:
+        """What computes, with the model versions in force when the run first asked: a promotion does not divide a run."""
+        if self._inference is None:
+            self._inference = self.services.inference
+        return self._inference
 
 
 @dataclass(frozen=True, slots=True)

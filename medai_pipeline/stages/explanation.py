@@ -77,14 +77,17 @@ def explain_study(
     return replace(maps, heatmaps=tuple(found), overlays=overlays)
 
 
-def network_of(prediction: StudyPrediction, inference: Inference, layers: tuple[str, ...] = ()) -> Network:
-    """The very network that predicted. Raises ModelError when other weights lie in its place now."""
+def network_of(prediction: StudyPrediction, inference: Inference, layers: tuple[str, ...] = ()) -> Network | None:
+    """The very network that predicted; None for a whole program, whose inside is not known. Raises ModelError when other weights lie in its place now."""
     from medai_pipeline.explain.network import Network
-    from medai_pipeline.models.catalog import entry
+    from medai_pipeline.models.catalog import PROGRAMS
     from medai_pipeline.models.infer import predict
     from medai_pipeline.models.load import load
 
-    model = load(entry(prediction.model.name), inference.models_path, "cuda" if inference.gpu else "cpu")
+    made_by = inference.models.entry(f"{prediction.model.name}@{prediction.model.version}")
+    if made_by.kind in PROGRAMS:
+        return None
+    model = load(made_by, inference.models_path, "cuda" if inference.gpu else "cpu")
     if model.weights_sha256 != prediction.model.weights_sha256:
         raise ModelError(f"the weights of {model.entry.name} have changed since the prediction: predict again")
 

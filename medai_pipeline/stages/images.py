@@ -17,7 +17,7 @@ from medai_pipeline.stages.objects import Objects
 from medai_pipeline.stages.words import counted
 
 if TYPE_CHECKING:
-    from medai_pipeline.models.catalog import Choice
+    from medai_pipeline.models.catalog import Choice, ModelSet
 
 
 _ONLY_DERIVED = Problem(
@@ -32,11 +32,10 @@ class Kind(NamedTuple):
     body_part: str
 
 
-def normalize_study(study: DeidentifiedStudy, objects: Objects, models: Sequence[str] = ()) -> StudyTensors:
+def normalize_study(study: DeidentifiedStudy, objects: Objects, models: ModelSet | None = None) -> StudyTensors:
     """The images a model may see, as one float32 array (N, C, H, W) by the contract of the model chosen for them.
 
-    `models`: names the site prefers to the demo models, as `catalog.choose` takes them. Of a study of several kinds of
-    images the most frequent kind that a model covers is read; the others are problems of their own, so that nobody takes
+    `models`: those in force, by default the packaged ones. Of a study of several kinds of images the most frequent kind that a model covers is read; the others are problems of their own, so that nobody takes
     them for read. A study no model covers comes back without pixels and with the reason, and so does one of reports, key
     objects and presentation states alone, which is nothing wrong; one whose images cannot be used raises NoUsableImages.
     """
@@ -80,14 +79,15 @@ def _nothing_to_read(study: DeidentifiedStudy) -> StudyTensors:
     )
 
 
-def _chosen(images: Sequence[Instance], models: Sequence[str]) -> tuple[Kind, Choice, list[Instance]]:
+def _chosen(images: Sequence[Instance], models: ModelSet | None) -> tuple[Kind, Choice, list[Instance]]:
     """The kind of image to be read, its model, and these images. What names no body part goes with its modality."""
-    from medai_pipeline.models.catalog import choose, region
+    from medai_pipeline.models.catalog import packaged, region
 
+    models = models or packaged()
     kinds = {image.sop_instance_uid: Kind(image.modality, region(image.body_part)) for image in images}
     stated = Counter(kind for kind in kinds.values() if kind.body_part)
     counts = stated + Counter(kind for kind in kinds.values() if not kind.body_part and not _named(kind, stated))
-    choices = {kind: choose(kind.modality, kind.body_part, models) for kind in counts}
+    choices = {kind: models.choose(kind.modality, kind.body_part) for kind in counts}
     best = max(counts, key=lambda kind: (choices[kind].entry is not None, counts[kind], kind))
     read = [
         image

@@ -2,70 +2,119 @@
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medai_pipeline.errors import MedaiError
+from medai_pipeline.errors import MedaiError, ModelChanged, ModelError
 from medai_pipeline.records import ModelRef, StudyPrediction, StudyTensors
+
+if TYPE_CHECKING:
+    from medai_pipeline.models.catalog import CatalogEntry, ModelSet
+
+log = logging.getLogger(__name__)
+
+
+def _packaged() -> ModelSet:
+    from medai_pipeline.models.catalog import packaged
+
+    return packaged()
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """Where weights lie and what computes: `models_path` for the site's weights, CUDA when `gpu` and there is one."""
+    """Where weights lie and what computes: `models_path` for the site's weights, CUDA when `gpu` and there is one.
+
+    `models` are those in force; a run takes them once, so that a promotion never divides it.
+    """
 
     models_path: Path
     gpu: bool = True
     batch_size: int = 32
+    models: ModelSet = field(default_factory=_packaged)
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpu else "cpu"
 
 
 def warm(inference: Inference) -> list[str]:
     """Imports what is slow to import and loads every model whose weights are here; returns their names."""
     import great_expectations  # noqa: F401
 
-    from medai_pipeline.errors import WeightsMissing
-    from medai_pipeline.models.catalog import catalog
     from medai_pipeline.models.load import load
 
     loaded = []
-    for known in catalog():
+    for known in (*inference.models.active, *inference.models.shadow):
         try:
-            load(known, inference.models_path, "cuda" if inference.gpu else "cpu")
-        except WeightsMissing:
-            continue  # the catalog names it for sites that have its weights
+            load(known, inference.models_path, inference.device)
+        except ModelError as error:
+            log.error("%s", error.reason)  # its studies fail with this reason; the other models serve
+            continue
         loaded.append(known.name)
     return loaded
 
 
 def predict_studies(studies: Sequence[StudyTensors], inference: Inference) -> dict[str, StudyPrediction | MedaiError]:
-    """One batch a model over the images of several studies. A study that fails is given its error; others go on."""
-    from medai_pipeline.models.catalog import entry
+    """What the active model says of each study, in batches over several. A study that fails is given its error; others
+    go on. ModelChanged is that of a study whose tensors were made for another input than its model takes today."""
+    results: dict[str, StudyPrediction | MedaiError] = {s.study_key: no_prediction(s) for s in studies if not s.model}
+    groups: dict[str, list[StudyTensors]] = defaultdict(list)
+    for study in studies:
+        if study.model:
+            try:
+                groups[model_for(study, inference).label].append(study)
+            except ModelChanged as error:
+                results[study.study_key] = error
+    for label in sorted(groups):
+        results |= ask_model(inference.models.entry(label), groups[label], inference)
+    return results
+
+
+def model_for(study: StudyTensors, inference: Inference) -> CatalogEntry:
+    """The active model of a study whose tensors are there. Raises ModelChanged when it does not take them (any more)."""
+    chosen = inference.models.choose(study.modality, study.body_part).entry
+    if chosen is None:
+        raise ModelChanged("no model is active for this study any more: promote one, or materialize normalized_tensors")
+    if chosen.contract != study.contract:
+        raise ModelChanged(
+            f"{chosen.label} takes images of another shape or range: materialize normalized_tensors again"
+        )
+    return chosen
+
+
+def ask_model(
+    entry: CatalogEntry, group: Sequence[StudyTensors], inference: Inference, role: str = "primary"
+) -> dict[str, StudyPrediction | MedaiError]:
+    """One model about several studies, whose tensors fit it: an answer or an error each."""
     from medai_pipeline.models.infer import predict_studies as predict
     from medai_pipeline.models.infer import predict_study
     from medai_pipeline.models.load import load
 
-    results: dict[str, StudyPrediction | MedaiError] = {s.study_key: no_prediction(s) for s in studies if not s.model}
-    device = "cuda" if inference.gpu else "cpu"
-    for name in sorted({s.model for s in studies if s.model}):
-        group = [s for s in studies if s.model == name]
-        try:
-            model = load(entry(name), inference.models_path, device)
-        except MedaiError as error:
-            results.update({s.study_key: error for s in group})
-            continue
-        try:
-            predicted = predict(model, group, batch_size=inference.batch_size)
-            results.update({p.study_key: p for p in predicted})
-        except MedaiError:
-            # One study spoilt the batch (a NaN, say): find out which, so that the others still get their answer.
-            for study in group:
-                try:
-                    results[study.study_key] = predict_study(model, study, batch_size=inference.batch_size)
-                except MedaiError as error:
-                    results[study.study_key] = error
-    return results
+    try:
+        model = load(entry, inference.models_path, inference.device)
+    except MedaiError as error:
+        return {study.study_key: error for study in group}
+    results: dict[str, StudyPrediction | MedaiError] = {}
+    try:
+        results.update({p.study_key: p for p in predict(model, group, batch_size=inference.batch_size)})
+    except MedaiError:
+        # One study spoilt the batch (a NaN, say): find out which, so that the others still get their answer.
+        for study in group:
+            try:
+                results[study.study_key] = predict_study(model, study, batch_size=inference.batch_size)
+            except MedaiError as error:
+                results[study.study_key] = error
+    return {key: _in_role(answer, role) for key, answer in results.items()}
+
+
+def _in_role(answer: StudyPrediction | MedaiError, role: str) -> StudyPrediction | MedaiError:
+    return answer if isinstance(answer, MedaiError) else replace(answer, model=replace(answer.model, role=role))
 
 
 def no_prediction(tensors: StudyTensors) -> StudyPrediction:

@@ -1,4 +1,4 @@
-"""What runs leave behind: image rows, predictions, reports, and the models they name. Nothing is ever overwritten."""
+"""What runs leave behind: image rows, predictions and reports. Nothing is ever overwritten."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects.postgresql import insert
 
 from medai_pipeline.records import Instance, ModelRef, Priority, StudyPrediction, StudyState
-from medai_pipeline.storage.tables import images, inference_results, models, reports, studies
+from medai_pipeline.storage.tables import images, inference_results, reports, studies
 
 _SAME_NAME = [c.name for c in images.c if c.name in Instance.__dataclass_fields__]
 
@@ -38,6 +38,12 @@ class Results:
             connection.execute(statement.on_conflict_do_update(constraint=images.primary_key, set_=changes), rows)
             (modality, _), *_ = Counter(row["modality"] for row in rows).most_common(1)
             connection.execute(sa.update(studies).where(_of(studies, study_key, revision)).values(modality=modality))
+
+    def save_reading(self, study_key: str, revision: int, modality: str, body_part: str) -> None:
+        """As what the images of a revision were read: by this its model is chosen, also when models change."""
+        values = {"read_modality": modality, "read_body_part": body_part}
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(studies).where(_of(studies, study_key, revision)).values(**values))
 
     def save_prediction(self, prediction: StudyPrediction, run_id: str, now: datetime | None = None) -> bool:
         """One model's answer as numbers a person can query; False when the same answer is there, or no model spoke.
@@ -129,28 +135,6 @@ class Results:
         """The content of a report, as report.json."""
         with self._engine.connect() as connection:
             return connection.scalar(sa.select(reports.c.content).where(reports.c.id == report_id))
-
-    def register_model(
-        self,
-        model: ModelRef,
-        architecture: str,
-        card: Mapping[str, Any],
-        now: datetime,
-        state: str = "active",
-    ) -> None:
-        """A catalog row for a model version, made or brought up to date; when it was first registered stays."""
-        statement = insert(models).values(
-            name=model.name,
-            version=model.version,
-            architecture=architecture,
-            weights_sha256=model.weights_sha256,
-            state=state,
-            card=dict(card),
-            registered_at=now,
-        )
-        changes = {name: statement.excluded[name] for name in ("architecture", "weights_sha256", "state", "card")}
-        with self._engine.begin() as connection:
-            connection.execute(statement.on_conflict_do_update(constraint=models.primary_key, set_=changes))
 
 
 def _of(table: sa.Table, study_key: str, revision: int) -> sa.ColumnElement[bool]:

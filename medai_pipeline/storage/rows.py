@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -100,3 +101,31 @@ class ProgressRow:
     run_id: str | None
     next_attempt_at: datetime | None
     since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One version in the registry. `replaced`: name@version of what it took the place of, with commas."""
+
+    name: str
+    version: str
+    architecture: str
+    weights_sha256: str
+    state: str
+    card: Mapping[str, Any]
+    measured: Mapping[str, Any]
+    prepared: Mapping[str, Any]
+    registered_by: str
+    registered_at: datetime
+    promoted_by: str
+    promoted_at: datetime | None
+    backfill_since: datetime | None
+    replaced: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> ModelRow:
+        return cls(**{field.name: row._mapping[field.name] for field in fields(cls)})

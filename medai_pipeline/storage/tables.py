@@ -70,6 +70,8 @@ studies = sa.Table(
     _time("started_at"),
     _time("finished_at"),
     _time("updated_at", nullable=False),
+    _text("read_modality"),  # as what its images were read: by this a model is chosen
+    _text("read_body_part"),
     sa.CheckConstraint(
         "state IN ('receiving', 'ready', 'queued', 'running', 'reported', 'failed', 'vanished')", name="studies_state"
     ),
@@ -122,7 +124,29 @@ models = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("card", JSONB, nullable=False),
     _time("registered_at", nullable=False),
+    sa.Column("measured", JSONB, nullable=False, server_default=sa.text("'{}'")),  # what registration found
+    sa.Column(
+        "prepared", JSONB, nullable=False, server_default=sa.text("'{}'")
+    ),  # the best way to compute it, by machine
+    _text("registered_by"),
+    _text("promoted_by"),
+    _time("promoted_at"),
+    _time("backfill_since"),  # older studies are to be computed again by it, since then
+    _text("replaced"),  # name@version of what it took the place of, with commas
     sa.CheckConstraint("state IN ('registered', 'shadow', 'active', 'retired')", name="models_state"),
+)
+
+# what a version is made for; the index lets no two be active for the same
+model_scopes = sa.Table(
+    "model_scopes",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("modality", sa.Text, primary_key=True),
+    sa.Column("body_part", sa.Text, primary_key=True),
+    sa.Column("active", sa.Boolean, nullable=False, server_default=sa.text("false")),
+    sa.ForeignKeyConstraint(["name", "version"], [f"{SCHEMA}.models.name", f"{SCHEMA}.models.version"]),
+    sa.Index("model_scopes_one_active", "modality", "body_part", unique=True, postgresql_where=sa.text("active")),
 )
 
 inference_results = sa.Table(

@@ -1,0 +1,136 @@
+"""`medai models register, promote, retire, list, show`: the registry for a person at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from medai_pipeline.errors import ModelError, WeightsMissing
+from medai_pipeline.local.study_commands import user
+from medai_pipeline.models.cards import read_card
+from medai_pipeline.models.catalog import CatalogEntry, catalog
+from medai_pipeline.models.load import stored_path, weights_path
+from medai_pipeline.registering import entry_of, register, scopes_of, write_whole
+from medai_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from medai_pipeline.orchestration.services import Services
+    from medai_pipeline.storage.rows import ModelRow
+
+
+def register_version(
+    services: Services, card: Path, weights: Path, features: Path | None, accept_maps: bool
+) -> tuple[ModelRow, bool]:
+    """The version as it stands in the registry, examined, and whether it is new there."""
+    from medai_pipeline.stages.registration import examine
+
+    settings = services.settings
+    entry = read_card(card)
+    examined = examine(entry, weights, features, accept_maps, settings.gpu_enabled)
+    if features:
+        path = stored_path(settings.models_path, examined.entry.weights_sha256 or "", entry.kind)
+        write_whole(path.with_suffix(".features"), features.read_bytes())
+    new = register(services.registry, examined, settings.models_path, user(), services.now())
+    return services.registry.version(entry.name, entry.version), new
+
+
+def require_weights(row: ModelRow, settings: Settings) -> None:
+    """Raises WeightsMissing or WeightsRefused before a version may answer whose weights are not here, or others."""
+    from medai_pipeline.models.load import checked_digest
+
+    entry = entry_of(row)
+    checked_digest(entry, weights_path(entry, settings.models_path).read_bytes())
+
+
+def split(label: str) -> tuple[str, str]:
+    """NAME@VERSION in two. Raises ModelError when the version is not said."""
+    name, _, version = label.partition("@")
+    if not name or not version:
+        raise ModelError(f"{label!r} names no version: write NAME@VERSION, as `medai models list` shows them")
+    return name, version
+
+
+def registry_rows(services: Services) -> list[dict[str, Any]]:
+    """What `medai models list --json` prints of a running stack."""
+    return [shown(services, row) for row in services.registry.versions()]
+
+
+def shown(services: Services, row: ModelRow) -> dict[str, Any]:
+    """One version with all that is known of it."""
+    try:
+        require_weights(row, services.settings)
+        weights = "here"
+    except ModelError as error:
+        weights = error.reason
+    return {
+        "name": row.name,
+        "version": row.version,
+        "state": row.state,
+        "for": [f"{modality} {part}" for modality, part in services.registry.scopes(row.name, row.version)],
+        "weights_sha256": row.weights_sha256,
+        "weights": weights,
+        "registered_by": row.registered_by,
+        "registered_at": row.registered_at.isoformat(),
+        "promoted_by": row.promoted_by,
+        "promoted_at": row.promoted_at.isoformat() if row.promoted_at else None,
+        "backfill_since": row.backfill_since.isoformat() if row.backfill_since else None,
+        "measured": dict(row.measured),
+        "prepared": dict(row.prepared),
+        "card": dict(row.card),
+    }
+
+
+def packaged_rows(settings: Settings) -> list[dict[str, Any]]:
+    """What is packaged, for `medai models list` without a stack."""
+    return [
+        {
+            "name": entry.name,
+            "version": entry.version,
+            "state": "packaged",
+            "for": [f"{modality} {part}" for modality, part in scopes_of(entry)],
+            "weights": _where(entry, settings),
+            "card": {"classes": list(entry.classes)},
+        }
+        for entry in catalog()
+    ]
+
+
+def _where(entry: CatalogEntry, settings: Settings) -> str:
+    try:
+        weights_path(replace(entry, weights_sha256=None), settings.models_path)
+    except WeightsMissing as error:
+        return error.reason
+    return "synthetic phantoms, in the package" if entry.demo else "here"
+
+
+def as_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("model", "state", "for", "classes", "images/s", "weights", header_style="bold")
+    for row in rows:
+        speed = row.get("measured", {}).get("images_per_second")
+        table.add_row(
+            f"{row['name']}@{row['version']}",
+            row["state"],
+            ", ".join(row["for"]),
+            ", ".join(row["card"]["classes"]),
+            f"{speed:.1f}" if speed else "",
+            row["weights"],
+        )
+    return table
+
+
+def as_lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
+    """Nested values as lines "name  value", for `medai models show`."""
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{indent}{name}", *as_lines(value, f"{indent}  ")]
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            lines.append(
+                f"{indent}{name:<{max(20 - len(indent), 1)}} {text if value not in (None, [], {}, '') else '-'}"
+            )
+    return lines

@@ -1,0 +1,111 @@
+"""A model version's card: from the TOML file that a person writes, to the JSON that the registry keeps, and back. No torch.
+
+What is not said is not guessed: classes, thresholds, contract, modality, body part and licence must stand there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from medai_pipeline.errors import CardRefused
+from medai_pipeline.models.catalog import CatalogEntry, region
+from medai_pipeline.records import InputContract
+
+KINDS = ("timm", "torchxrayvision", "torchscript", "export")
+AGGREGATIONS = ("max", "top3-mean", "noisy-or")
+SCALINGS = ("xray", "ct-chest", "ct-lung", "ct-brain", "mr")
+REQUIRED = ("name", "version", "classes", "thresholds", "multi_label", "contract", "modality", "body_parts", "licence")
+_LISTS = ("classes", "codes", "modality", "body_parts", "thresholds")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
+_CODE = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9.-]+\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def read_card(path: Path) -> CatalogEntry:
+    """The card of a TOML file. Raises CardRefused that names every fault."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CardRefused(f"{path.name} is no TOML file ({error}): correct it there") from error
+    return from_card(values, path.name)
+
+
+def from_card(values: Mapping[str, Any], where: str = "the card") -> CatalogEntry:
+    """The entry of a card's values. Raises CardRefused that names every fault."""
+    known = {field.name for field in fields(CatalogEntry)}
+    faults = [f"{name} is missing" for name in REQUIRED if name not in values]
+    faults += [f"{name} is not known" for name in sorted(set(values) - known)]
+    if not faults:
+        try:
+            made = _entry(values)
+            faults = list(_faults(made))
+        except (TypeError, ValueError) as error:
+            faults = [f"a value has the wrong type ({error})"]
+    if faults:
+        raise CardRefused(f"{where}: {'; '.join(faults)}")
+    return made
+
+
+def to_card(entry: CatalogEntry) -> dict[str, Any]:
+    """The card as JSON values: what `from_card` reads."""
+    values = {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "prepared"}
+    values["contract"] = {field.name: getattr(entry.contract, field.name) for field in fields(entry.contract)}
+    values |= {name: list(values[name]) for name in _LISTS}
+    return values | {"options": dict(entry.options), "calibration": dict(entry.calibration)}
+
+
+def _entry(values: Mapping[str, Any]) -> CatalogEntry:
+    given = dict(values)
+    given["contract"] = InputContract(**given["contract"])
+    for name in _LISTS:
+        if name in given:
+            if isinstance(given[name], str):
+                raise TypeError(f"{name} must be a list")
+            given[name] = tuple(given[name])
+    given["thresholds"] = tuple(float(value) for value in given["thresholds"])
+    given["temperature"] = float(given.get("temperature", 1.0))
+    given["dropout"] = float(given.get("dropout", 0.0))
+    given.setdefault("architecture", "")
+    return CatalogEntry(**given)
+
+
+def _faults(entry: CatalogEntry) -> Iterator[str]:
+    """Everything that can be known without the weights."""
+    contract, named = entry.contract, [label for label in entry.classes if label]
+    rules = (
+        (bool(_NAME.match(entry.name)), "name must be letters, digits and . _ + - (at most 64)"),
+        (bool(_NAME.match(entry.version)), "version must be letters, digits and . _ + - (at most 64)"),
+        (entry.kind in KINDS, f"kind must be one of {', '.join(KINDS)}"),
+        (bool(entry.architecture) or entry.kind in KINDS[2:], "architecture is missing (a timm name)"),
+        (bool(named), "classes names none"),
+        (len(named) == len(entry.classes), "a class has no name"),
+        (len(set(named)) == len(named), "a class is named twice"),
+        (
+            len(entry.thresholds) == len(entry.classes),
+            f"{len(entry.thresholds)} thresholds for {len(entry.classes)} classes: give one each",
+        ),
+        (all(0 < value < 1 for value in entry.thresholds), "thresholds must lie between 0 and 1"),
+        (not entry.codes or len(entry.codes) == len(entry.classes), "codes must be one a class, or none at all"),
+        (all(not code or _CODE.match(code) for code in entry.codes), 'codes look like "SCT:36118008"'),
+        (math.isfinite(entry.temperature) and entry.temperature > 0, "temperature must be above 0"),
+        (0 <= entry.dropout < 1, "dropout must be at least 0 and below 1"),
+        (entry.aggregation in AGGREGATIONS, f"aggregation must be one of {', '.join(AGGREGATIONS)}"),
+        (contract.scaling in SCALINGS, f"contract.scaling must be one of {', '.join(SCALINGS)}"),
+        (min(contract.height, contract.width, contract.channels) > 0, "contract needs a size above 0"),
+        (contract.low < contract.high, "contract.low must be below contract.high"),
+        (bool(entry.modality) and bool(entry.body_parts), "modality and body_parts must name one at least"),
+        (
+            all(part == region(part) for part in entry.body_parts),
+            "body_parts must be regions, as "
+            + ", ".join(f"{region(part)} for {part}" for part in entry.body_parts if part != region(part)),
+        ),
+        (not entry.weights_sha256 or bool(_SHA256.match(entry.weights_sha256)), "weights_sha256 is no SHA-256"),
+        (bool(entry.licence), "licence is empty: say under which terms the weights may be used"),
+    )
+    yield from (words for holds, words in rules if not holds)

@@ -1,0 +1,133 @@
+"""The registry beside the models: which versions are in force, and how a new one comes in. Joins storage, models and stages."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medai_pipeline.errors import ModelError, StorageFull, WeightsMissing
+
+if TYPE_CHECKING:
+    from medai_pipeline.models.catalog import CatalogEntry, ModelSet
+    from medai_pipeline.stages.registration import Examined
+    from medai_pipeline.storage.registry import NewModel, Registry
+    from medai_pipeline.storage.rows import ModelRow
+
+log = logging.getLogger(__name__)
+SYSTEM = "system"
+
+
+def models_in_force(registry: Registry, preferred: Sequence[str] = ()) -> ModelSet:
+    """The registry's versions as they are now; the packaged ones (`preferred` first) while it knows none at all."""
+    from medai_pipeline.models.catalog import ModelSet, packaged
+
+    rows = registry.versions()
+    if not rows:
+        return packaged(preferred)
+    by_state = {state: tuple(entry_of(row) for row in rows if row.state == state) for state in ("active", "shadow")}
+    return ModelSet(by_state["active"], by_state["shadow"], tuple(map(entry_of, rows)))
+
+
+def entry_of(row: ModelRow) -> CatalogEntry:
+    """A registry row as what a stage takes."""
+    from medai_pipeline.models.cards import from_card
+
+    return replace(from_card(row.card, row.label), prepared=row.prepared)
+
+
+def register(registry: Registry, examined: Examined, models_path: Path, actor: str, now: datetime) -> bool:
+    """The weights by their digest under MODEL_PATH, then the row: a crash between leaves a file that nothing names.
+
+    False when the version is there already. `features`, when it has them, are beside the weights by then.
+    """
+    from medai_pipeline.models.load import stored_path
+
+    entry = examined.entry
+    write_whole(stored_path(models_path, entry.weights_sha256 or "", entry.kind), examined.data)
+    return registry.register(_new(entry, examined), actor, now)
+
+
+def register_packaged(registry: Registry, preferred: Sequence[str], models_path: Path, now: datetime) -> list[str]:
+    """At the start of a stack: what is packaged, and what MEDAI_MODELS names and has weights, is registered where the
+    registry knows no version of that name, and active where nothing else is. Returns the labels of those."""
+    from medai_pipeline.models.catalog import packaged
+    from medai_pipeline.models.load import checked_digest, weights_path
+
+    known = {row.name for row in registry.versions()}
+    added = []
+    for model in packaged(preferred).active:
+        if model.name in known:
+            continue
+        known.add(model.name)
+        try:
+            data = weights_path(model, models_path).read_bytes()
+        except WeightsMissing as error:
+            log.warning("%s", error.reason)
+            continue
+        model = replace(model, weights_sha256=checked_digest(model, data))
+        write_whole_once(model, models_path, data)
+        registry.register(_new(model), SYSTEM, now)
+        try:
+            if not _taken(registry, model):
+                registry.promote(model.name, model.version, SYSTEM, now, backfill=False)
+        except ModelError as error:
+            log.warning("%s", error.reason)
+        added.append(model.label)
+    return added
+
+
+def write_whole_once(entry: CatalogEntry, models_path: Path, data: bytes) -> None:
+    """A site's weights by their digest, so that the file with the version's name may be replaced; packaged ones stay."""
+    from medai_pipeline.models.load import stored_path
+
+    if not entry.demo:
+        write_whole(stored_path(models_path, entry.weights_sha256 or "", entry.kind), data)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """A file that is whole or not there. Raises StorageFull with what to do."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageFull(f"the weights cannot be written to MODEL_PATH ({error.strerror}): make room there") from error
+
+
+def _taken(registry: Registry, entry: CatalogEntry) -> bool:
+    """Whether anything is active for some of what this one is made for."""
+    active = [entry_of(row) for row in registry.versions() if row.state == "active"]
+    mine = set(scopes_of(entry))
+    return any(mine & set(scopes_of(other)) for other in active)
+
+
+def scopes_of(entry: CatalogEntry) -> list[tuple[str, str]]:
+    """(modality, body part) pairs that an entry is made for."""
+    return [(modality, part) for modality in entry.modality for part in entry.body_parts]
+
+
+def _new(entry: CatalogEntry, examined: Examined | None = None) -> NewModel:
+    from medai_pipeline.models.cards import to_card
+    from medai_pipeline.storage.registry import NewModel
+
+    return NewModel(
+        name=entry.name,
+        version=entry.version,
+        architecture=entry.architecture or entry.kind,
+        weights_sha256=entry.weights_sha256 or "",
+        card=to_card(entry),
+        scopes=scopes_of(entry),
+        measured=examined.measured if examined else {},
+        prepared=entry.prepared,
+    )

@@ -1,0 +1,156 @@
+"""A model version before it may answer: its weights read, asked about fixed phantoms, timed, and its maps put to the test.
+
+Everything is found out here, so that no study finds it out: what does not fit is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medai_pipeline.errors import ModelError, UnsupportedImage, WeightsMissing, WeightsRefused
+from medai_pipeline.records import Instance
+
+if TYPE_CHECKING:
+    from medai_pipeline.models.catalog import CatalogEntry
+    from medai_pipeline.models.load import LoadedModel
+
+SEEDS = (1001, 1002)
+_KINDS = {"DX": "chest-xray", "CR": "chest-xray", "RG": "chest-xray", "CT": "chest-ct", "MR": "brain-mr"}
+_DIGITS = 4  # of a probability that count for the digest: the last bits are the machine's
+_BATCH = 8
+_LEAST_SECONDS = 0.5  # of measuring
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A version that passed. `entry` names its digest; `measured` is for people and for estimates of time:
+
+    `outputs_sha256` of the probabilities for the fixed phantoms, `images_per_second` (of the contract's size, in batches
+    of 8, eager), `seconds_to_load`, `weights_mb`, `memory_mb` (what the process grew by), `maps_agreement` (of maps with
+    those of shuffled weights; None where it has none) and `maps` (a sentence).
+    """
+
+    entry: CatalogEntry
+    data: bytes
+    measured: Mapping[str, Any]
+
+
+def examine(
+    entry: CatalogEntry, weights: Path, features: Path | None = None, accept_maps: bool = False, gpu: bool = False
+) -> Examined:
+    """Reads, asks and measures a version. `accept_maps` lets one pass whose maps do not depend on what it learned.
+
+    Raises WeightsMissing, WeightsRefused (digest, names, shapes, values, class count, answers that are not numbers or not
+    the same twice) and ModelError.
+    """
+    from medai_pipeline.models.load import load_anew
+    from medai_pipeline.models.measure import memory_mb
+
+    if not weights.is_file():
+        raise WeightsMissing(f"there is no file {weights.name}: name the weights with --weights")
+    data, before, begun = weights.read_bytes(), memory_mb(), time.perf_counter()
+    model = load_anew(entry, weights, "cuda" if gpu else "cpu", features)
+    loaded = time.perf_counter() - begun
+    images = phantom_images(entry)
+    first, again = _answers(model, images), _answers(load_anew(entry, weights, model.device, features), images)
+    if not np.array_equal(first.round(_DIGITS), again.round(_DIGITS)):
+        raise WeightsRefused(
+            f"{entry.label} answers the same images differently when loaded twice: its weights are not complete, or it draws "
+            "at random; export it in evaluation mode"
+        )
+    agreement, words = _maps(model, images, accept_maps)
+    measured = {
+        "device": model.device,
+        "outputs_sha256": hashlib.sha256(first.round(_DIGITS).astype("<f4").tobytes()).hexdigest(),
+        "images_per_second": round(_images_per_second(model, images), 2),
+        "seconds_to_load": round(loaded, 2),
+        "weights_mb": round(len(data) / 1e6, 2),
+        "memory_mb": round(max(memory_mb() - before, 0), 1),
+        "maps_agreement": agreement,
+        "maps": words,
+    }
+    return Examined(replace(entry, weights_sha256=model.weights_sha256), data, measured)
+
+
+def phantom_images(entry: CatalogEntry) -> np.ndarray:
+    """Fixed images float32 (N, C, H, W) by the version's contract: phantoms of its modality, else shapes and noise."""
+    from medai_pipeline.dicom.pixels import prepare
+    from medai_pipeline.phantoms.studies import make_study, to_bytes
+
+    kind = next((_KINDS[modality] for modality in entry.modality if modality in _KINDS), None)
+    if kind is None:
+        return _drawn(entry)
+    studies = [make_study(kind, seed, slices=None if kind == "chest-xray" else 2) for seed in SEEDS]
+    one = Instance("1", "1", "1", "", "", "", "")  # what a tensor comes from does not matter here
+    try:
+        found = [prepare(to_bytes(file), one, entry.contract) for study in studies for file in study.datasets]
+    except UnsupportedImage:
+        return _drawn(entry)  # a contract that phantoms of the modality do not serve
+    return np.stack([tensor for frames in found for tensor, _ in frames])
+
+
+def _drawn(entry: CatalogEntry) -> np.ndarray:
+    contract, random = entry.contract, np.random.default_rng(SEEDS[0])
+    shape = (3, contract.channels, contract.height, contract.width)
+    ramp = np.linspace(0, 1, contract.width, dtype=np.float32)
+    images = random.random(shape, np.float32) * 0.2 + 0.8 * ramp
+    return (images * (contract.high - contract.low) + contract.low).astype(np.float32)
+
+
+def _answers(model: LoadedModel, images: np.ndarray) -> np.ndarray:
+    """Probabilities (N, K), each finite: `predict` refuses others."""
+    from medai_pipeline.models.infer import predict
+
+    answers = predict(model, images, _BATCH).probabilities
+    if answers.shape != (len(images), len(model.entry.classes)):
+        raise WeightsRefused(
+            f"{model.entry.label} answers {answers.shape[1]} classes, its card names {len(model.entry.classes)}"
+        )
+    return answers
+
+
+def _images_per_second(model: LoadedModel, images: np.ndarray) -> float:
+    batch = np.resize(images, (_BATCH, *images.shape[1:]))
+    begun, done = time.perf_counter(), 0
+    while (spent := time.perf_counter() - begun) < _LEAST_SECONDS:
+        _answers(model, batch)
+        done += _BATCH
+    return done / spent
+
+
+def _maps(model: LoadedModel, images: np.ndarray, accept: bool) -> tuple[float | None, str]:
+    """Whether heatmaps follow from what was learned (Adebayo 2018), for the class that the phantoms show most."""
+    from medai_pipeline.explain.network import Network
+    from medai_pipeline.explain.randomization import MOST_AGREEMENT, randomized_agreement
+    from medai_pipeline.models.catalog import PROGRAMS
+    from medai_pipeline.models.infer import predict
+
+    if model.entry.kind in PROGRAMS:
+        return None, "a program has no heatmaps"
+
+    def answer(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        said = predict(model, batch, _BATCH)
+        return said.probabilities, said.logits, said.features
+
+    most = int(_answers(model, images).max(axis=0).argmax())
+    try:
+        found = randomized_agreement(Network(model.network, answer, model.device), list(images), most)
+    except ModelError as error:
+        return None, f"no heatmaps: {error.reason}"
+    agreement = round(found, 3)
+    if agreement <= MOST_AGREEMENT:
+        return agreement, "they depend on what was learned"
+    words = f"maps of {model.entry.label} hardly change when its weights are shuffled ({agreement:.2f}, limit {MOST_AGREEMENT})"
+    if not accept:
+        raise ModelError(
+            f"{words}: they would show the image, not the finding. Register it with --accept-insensitive-maps if it is worth "
+            "having without them"
+        )
+    return agreement, "accepted although they hardly depend on what was learned"

@@ -1,0 +1,75 @@
+"""`medai models ...` as its users run it, over a real Postgres: from a card to an active version and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from medai_pipeline.cli import main
+from medai_pipeline.orchestration.services import Services
+from medai_pipeline.settings import read_settings
+from medai_pipeline.storage.keys import SiteKeys
+from medai_pipeline_tests.model_versions import demo_version
+
+
+@pytest.fixture
+def home(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path / "home"
+    SiteKeys.load(None, home / "keys" / "site.key", create=True)
+    monkeypatch.setenv("MEDAI_HOME", str(home))
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("GPU_ENABLED", "false")
+    return home
+
+
+def medai(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["models", *map(str, arguments)])
+
+
+def test_a_version_is_registered_shown_promoted_and_retired(home: Path, tmp_path: Path) -> None:
+    card, weights = demo_version(tmp_path, "2", shift=0.5, name="demo-brain-mr")
+    done = medai("register", card, "--weights", weights)
+    assert done.exit_code == 0, done.output
+    assert "next: medai models promote demo-brain-mr@2" in done.output
+    weights.unlink()  # kept by its digest
+    assert "already" not in done.output
+    promoted = medai("promote", "demo-brain-mr@2", "--yes")
+    assert "demo-brain-mr@2 is active" in promoted.output
+    (row,) = json.loads(medai("list", "--json").output)
+    assert (row["state"], row["weights"], row["for"]) == ("active", "here", ["MR BRAIN"])
+    assert row["measured"]["images_per_second"] > 0
+    assert "images_per_second" in medai("show", "demo-brain-mr").output
+    assert medai("retire", "demo-brain-mr@2").exit_code == 1  # asked, and nobody answered
+    assert "retired" in medai("retire", "demo-brain-mr@2", "--yes").output
+    services = Services(read_settings())
+    assert services.audit.verify().records == 3
+
+
+def test_a_version_whose_weights_are_gone_or_changed_is_not_promoted(home: Path, tmp_path: Path) -> None:
+    card, weights = demo_version(tmp_path, "2", shift=0.5, name="demo-brain-mr")
+    assert medai("register", card, "--weights", weights).exit_code == 0
+    (kept,) = (home / "models" / "objects").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1] + b"\x00")
+    refused = medai("promote", "demo-brain-mr@2", "--yes")
+    assert refused.exit_code == 1
+    assert "restore the file" in refused.output
+    assert json.loads(medai("list", "--json").output)[0]["state"] == "registered"
+
+
+def test_what_a_newcomer_forgets_is_said_in_one_line(home: Path, tmp_path: Path) -> None:
+    card, weights = demo_version(tmp_path, "2", shift=0.5)
+    card.write_text("\n".join(line for line in card.read_text().splitlines() if not line.startswith("thresholds")))
+    assert "thresholds is missing" in medai("register", card, "--weights", weights).output
+    assert "write NAME@VERSION" in medai("promote", "demo-chest-xray").output
+    assert "no model demo-chest-xray@2 is registered" in medai("promote", "demo-chest-xray@2").output
+
+
+def test_without_a_stack_the_packaged_models_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDAI_HOME", str(tmp_path))
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    rows = json.loads(medai("list", "--json").output)
+    assert {row["state"] for row in rows} == {"packaged"}
+    assert "DATABASE_URL is not set" in medai("promote", "demo-chest-xray@1").output
