@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from medai_pipeline.dicom.attributes import Attributes
 
@@ -41,6 +42,7 @@ def body_part(attributes: Attributes) -> str:
     return next((term for text in texts if (term := named_in(text))), "")
 
 
+@lru_cache(maxsize=64)  # slices of a series say the same
 def named_in(text: str) -> str:
     """The term whose word comes first in the text; "" when there is none."""
     matches = ((match.start(), term) for term, pattern in _PATTERNS.items() if (match := pattern.search(text.upper())))

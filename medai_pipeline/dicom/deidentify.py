@@ -62,6 +62,7 @@ _BUGS = (ArithmeticError, AttributeError, BufferError, LookupError, RuntimeError
 _TROUBLE = (*_BUGS, struct.error, zlib.error)
 _MAX_PLANS = 4096
 _MAX_PERSONS = 16
+_MAX_UIDS = 4096
 _MAX_WORDS = 1000
 
 # What is not de-identified at all
@@ -92,7 +93,8 @@ class Deidentifier:
         self._date_key = hmac.digest(key, b"medai dicom dates", "sha256")
         self._plans: dict[tuple[str, int], Plan] = {}
         self._persons: dict[tuple[object, ...], Person] = {}
-        self._declared = _declared(self)
+        self._declared = {screened: _declared(self, screened) for screened in (False, True)}
+        self._other_uid = lru_cache(maxsize=_MAX_UIDS)(self._made_uid)
 
     def __repr__(self) -> str:
         return "Deidentifier(<hidden>)"
@@ -137,6 +139,9 @@ class Deidentifier:
         """Another UID for `uid`: 2.25 and 128 bits of HMAC-SHA-256 (PS3.5 B.2). UIDs of the standard stay."""
         if not uid or uid in UID_dictionary or (tag in _CLASS_TAGS and _STANDARD_CLASS.fullmatch(uid)):
             return uid
+        return self._other_uid(uid)
+
+    def _made_uid(self, uid: str) -> str:
         digest = hmac.digest(self._key, uid.encode("latin-1", "replace"), "sha256")
         return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
 
@@ -162,9 +167,10 @@ class Deidentifier:
         person = self._person(part, attributes, overlays)
         elements = cleaned_pixels(part.elements, attributes, part.transfer_syntax)
         made = person.write(_with_colours(attributes, elements))
-        made.update(
-            {e.tag: person.as_is(e) for e in self._says(attributes, has_pixels and pixels, part.encoding.little)}
-        )
+        for said in self._declared[has_pixels and pixels]:
+            made[said.tag] = person.declared(said)
+        for said in self._says(attributes, has_pixels and pixels, part.encoding.little):
+            made[said.tag] = person.as_is(said)
         written = Attributes(one.element for one in made.values())
         _require(written)
         body: list[bytes | memoryview] = [piece for tag in sorted(made) for piece in made[tag].data]
@@ -210,7 +216,7 @@ class Deidentifier:
             part.encoding,
             self.options,
             lambda parent: self._plan(iod, parent),
-            lru_cache(maxsize=1024)(self.other_uid),
+            self.other_uid,
             identity,
             days,
             overlays and Option.GRAPHICS in self.options,
@@ -228,13 +234,13 @@ class Deidentifier:
         return plan
 
     def _says(self, attributes: Attributes, screened: bool, little: bool) -> list[Element]:
-        """What is ours to write in this object."""
-        said = _declared(self, screened) if screened else self._declared
+        """What is ours to write in this object, beside what every object declares."""
+        said: list[Element] = []
         if screened:
-            said = [*said, Element(_BURNED_IN, b"CS", b"NO")]
+            said = [Element(_BURNED_IN, b"CS", b"NO")]
         elif _BURNED_IN in attributes:
             value = attributes.text(_BURNED_IN)
-            said = [*said, Element(_BURNED_IN, b"CS", value.encode() if value in ("YES", "NO") else b"")]
+            said = [Element(_BURNED_IN, b"CS", value.encode() if value in ("YES", "NO") else b"")]
         if documents.ENCAPSULATED_DOCUMENT in attributes:
             pdf = documents.removed_pdf()
             length = struct.pack("<L" if little else ">L", len(pdf))
@@ -250,8 +256,9 @@ class Deidentifier:
 
 def _with_colours(attributes: Attributes, elements: Iterable[Element]) -> Iterator[Element]:
     """No colour profile where there is no colour."""
-    grey = attributes.text(_PHOTOMETRIC).startswith("MONOCHROME")
-    return (element for element in elements if element.tag != _ICC_PROFILE or not grey)
+    if _ICC_PROFILE not in attributes or not attributes.text(_PHOTOMETRIC).startswith("MONOCHROME"):
+        return iter(elements)
+    return (element for element in elements if element.tag != _ICC_PROFILE)
 
 
 def _refuse(part: Part10, attributes: Attributes) -> None:
@@ -295,7 +302,7 @@ _OURS = frozenset(
 )
 
 
-def _declared(deidentifier: Deidentifier, screened: bool = False) -> list[Element]:
+def _declared(deidentifier: Deidentifier, screened: bool) -> list[Element]:
     """What says that and how the object was de-identified (PS3.15 E.2, PS3.3 C.12.1.1.1.2; CID 7050)."""
     options = deidentifier.options - {Option.PIXELS} | ({Option.PIXELS} if screened else frozenset())
     applied = in_order(options)

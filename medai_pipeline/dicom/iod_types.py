@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 
@@ -16,22 +16,25 @@ SOURCE = "DICOM PS3.3 module tables, by way of highdicom 0.28"
 _ANY = "*"
 
 
-def _rows(name: str) -> list[dict[str, str]]:
+def _rows(name: str, *columns: str) -> Iterator[list[str]]:
+    """The rows of a table, as lists: dictionaries would take most of the first object's time."""
     text = resources.files("medai_pipeline.dicom").joinpath(name).read_text(encoding="utf-8")
-    return list(csv.DictReader(io.StringIO(text)))
+    rows = csv.reader(io.StringIO(text))
+    if next(rows) != list(columns):
+        raise ValueError(f"{name} has other columns than its reader; make it again")
+    return rows
 
 
 @cache
 def _iods() -> Mapping[str, str]:
-    return {row["sop_class_uid"]: row["iod"] for row in _rows("sop_classes.csv")}
+    return dict(_rows("sop_classes.csv", "sop_class_uid", "iod"))
 
 
 @cache
 def _types() -> Mapping[tuple[int, int], Mapping[str, str]]:
     types: dict[tuple[int, int], dict[str, str]] = {}
-    for row in _rows("iod_types.csv"):
-        here = types.setdefault((int(row["tag"], 16), int(row["parent"], 16)), {})
-        here.update(dict.fromkeys(row["iods"].split(), row["type"]))
+    for tag, parent, kind, iods in _rows("iod_types.csv", "tag", "parent", "type", "iods"):
+        types.setdefault((int(tag, 16), int(parent, 16)), {}).update(dict.fromkeys(iods.split(), kind))
     return types
 
 

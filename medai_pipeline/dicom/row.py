@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.bodypart import body_part
@@ -91,11 +92,14 @@ def instance_row(
 def content_of(attributes: Attributes) -> str:
     """A term of CONTENTS for what is no acquisition, or was no file at first; "" for everything else."""
     for tag in _DESCRIPTIONS:
-        text = attributes.text(tag)
-        found = next((term for term, pattern in _DESCRIBED if pattern.search(text)), "")
-        if found:
+        if found := _described(attributes.text(tag)):
             return found
     return _CONVERSIONS.get(attributes.text(0x00080064), "")
+
+
+@lru_cache(maxsize=64)  # slices of a series say the same
+def _described(text: str) -> str:
+    return next((term for term, pattern in _DESCRIBED if pattern.search(text)), "") if text else ""
 
 
 def _term(text: str) -> str:

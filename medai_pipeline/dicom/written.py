@@ -16,6 +16,7 @@ from medai_pipeline.dicom.residue import Residue, residue
 _LONGEST = 512
 _MOST = 1024
 _COPIED = 1 << 16
+_Key = tuple[int, bytes | None, bytes]  # tag, VR, value
 
 
 class Written(NamedTuple):
@@ -36,18 +37,23 @@ class Person:
         self._hidden = hidden
         self._safe = safe  # safe private elements are kept
         self._declared: dict[tuple[int, None, bytes], tuple[Element, Written]] = {}
-        self._made: dict[tuple[int, bytes | None, bytes], Written | None] = {}
+        self._made: dict[_Key | None, Written | None] = {}
 
     def write(self, elements: Iterable[Element]) -> dict[int, Written]:
         """Tag -> what is written for it. Of a repeated element the last counts."""
         found: dict[int, Written] = {}
         private: list[Element] = []
+        known = self._made
         for element in elements:
             tag = element.tag
             if tag >> 16 & 1:
                 private.append(element)
                 continue
-            made = self._one(element)
+            value = element.value
+            key = None
+            if element.items is None and len(value) <= _LONGEST:
+                key = (tag, element.vr, bytes(value))
+            made = known[key] if key in known else self._one(element, key)
             if made is None:
                 found.pop(tag, None)
             else:
@@ -72,14 +78,9 @@ class Person:
             made = self._declared[key] = (element, self.as_is(element))
         return made[1]
 
-    def _one(self, element: Element) -> Written | None:
-        if element.items is not None or len(element.value) > _LONGEST:
-            return self._made_now(element)
-        key = (element.tag, element.vr, bytes(element.value))
-        if key in self._made:
-            return self._made[key]
+    def _one(self, element: Element, key: _Key | None) -> Written | None:
         made = self._made_now(element)
-        if len(self._made) < _MOST:
+        if key is not None and len(self._made) < _MOST:
             self._made[key] = made
         return made
 
