@@ -18,6 +18,7 @@ from typing import TypeAlias
 import numpy as np
 
 from medai_pipeline.errors import DicomError, ManifestRefused
+from medai_pipeline.models.cards import write_toml
 from medai_pipeline.models.catalog import CatalogEntry, region
 from medai_pipeline.models.samples import Sample, sample
 from medai_pipeline.records import InputContract, Placement
@@ -226,7 +227,16 @@ def train_manifest(
         "training_studies": len({one.study for one in samples["train"]}),
         "held_out_studies": len({one.study for one in samples["test"]}),
     }
-    return report(entry, network, samples["validation"], samples["test"], Path(out_dir), facts)
+    made = report(entry, network, samples["validation"], samples["test"], Path(out_dir), facts)
+    fitted = replace(
+        entry,
+        thresholds=tuple(made["thresholds"]),
+        temperature=made["temperature"],
+        weights_sha256=made["weights_sha256"],
+    )
+    card = Path(out_dir) / entry.weights_file
+    card.with_name(f"{card.stem}.toml").write_text(write_toml(fitted), encoding="utf-8")
+    return made
 
 
 def _stride(entry: CatalogEntry) -> int:

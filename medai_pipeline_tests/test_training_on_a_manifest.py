@@ -15,10 +15,9 @@ from click.testing import CliRunner
 from medai_pipeline.cli import main
 from medai_pipeline.errors import ManifestRefused
 from medai_pipeline.manifest_training import check_rows, read_manifest
-from medai_pipeline.models.catalog import CatalogEntry
+from medai_pipeline.models.cards import read_card
 from medai_pipeline.models.load import load
 from medai_pipeline.phantoms.studies import make_study, to_bytes
-from medai_pipeline.records import InputContract
 
 OPTIONS = ["--model", "spots", "--modality", "MR", "--body-part", "HEAD", "--scaling", "mr", "--size", "64"]
 SMALL = ["--architecture", "resnet10t", "--set", "channels=[8,8,16,16]", "--set", "stem_width=8", "--set", "output_stride=8"]  # fmt: skip
@@ -70,11 +69,8 @@ def test_it_learns_what_is_there_and_points_at_it(manifest: Path, tmp_path: Path
     assert held["auc_images"] >= 0.95 and held["pointing"] >= 0.9
     card = (tmp_path / "spots-1.md").read_text()
     assert "not validated" in card and "phantom" not in card.lower()
-    entry = CatalogEntry(
-        "spots", "1", "resnet10t", ("Spot",), True, InputContract(64, 64, scaling="mr"), ("MR",), ("BRAIN",),
-        tuple(facts["thresholds"]), weights_sha256=facts["weights_sha256"],
-        options={"channels": [8, 8, 16, 16], "stem_width": 8, "output_stride": 8},
-    )  # fmt: skip
+    entry = read_card(tmp_path / "spots-1.toml")  # what `medai models register` takes
+    assert entry.thresholds == tuple(facts["thresholds"]) and entry.weights_sha256 == facts["weights_sha256"]
     assert load(entry, tmp_path).familiarity is not None
 
 

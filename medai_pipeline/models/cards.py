@@ -5,6 +5,7 @@ What is not said is not guessed: classes, thresholds, contract, modality, body p
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import tomllib
@@ -58,6 +59,18 @@ def to_card(entry: CatalogEntry) -> dict[str, Any]:
     values["contract"] = {field.name: getattr(entry.contract, field.name) for field in fields(entry.contract)}
     values |= {name: list(values[name]) for name in _LISTS}
     return values | {"options": dict(entry.options), "calibration": dict(entry.calibration)}
+
+
+def write_toml(entry: CatalogEntry) -> str:
+    """The card as a TOML file: what `read_card` reads. JSON's strings, numbers, booleans and lists are TOML's as well."""
+    values = {name: value for name, value in to_card(entry).items() if value not in (None, {}, [])}
+    plain = [f"{name} = {json.dumps(value)}" for name, value in values.items() if not isinstance(value, dict)]
+    tables = [
+        f"\n[{name}]\n" + "\n".join(f"{key} = {json.dumps(part)}" for key, part in value.items())
+        for name, value in values.items()
+        if isinstance(value, dict)
+    ]
+    return "\n".join([*plain, *tables]) + "\n"
 
 
 def _entry(values: Mapping[str, Any]) -> CatalogEntry:
