@@ -245,6 +245,8 @@ class StudyPrediction:
     `key_images[k]`: row indices of the images that show class k best, best first.
     `features` float32 (M, D, h, w) are the last feature maps of the rows in `feature_rows`, from the same forward pass;
     `head` (K, D) the linear head's weights: what a class activation map needs when the head is pooled and linear.
+    `entropy` and `information` (K,), in nats: of the mean of samples, and what of it they disagree about (`models/uncertainty`).
+    `disagreement` (K,): standard deviation between the `members` of an ensemble; None for a single model.
     `head` is empty (0, 0) for other heads. `novelty`: how far the study lies from the model's training, above 1: not like
     it; None where the model does not know.
     """
@@ -266,6 +268,10 @@ class StudyPrediction:
     demo: bool = False
     novelty: float | None = None
     checks: tuple[QualityResult, ...] = ()
+    entropy: np.ndarray | None = None
+    information: np.ndarray | None = None
+    disagreement: np.ndarray | None = None
+    members: tuple[ModelRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 
 from medai_pipeline.errors import ModelError, WeightsRefused
+from medai_pipeline.models.aggregation import aggregate
 from medai_pipeline.models.catalog import CatalogEntry, catalog, entry
-from medai_pipeline.models.infer import aggregate, predict, predict_studies, predict_study, probabilities_of
+from medai_pipeline.models.infer import predict, predict_studies, predict_study, probabilities_of
 from medai_pipeline.models.load import LoadedModel, load, weights_path
 from medai_pipeline.models.network import build, forward
-from medai_pipeline.models.uncertainty import head_deviation
 from medai_pipeline.records import Placement, StudyTensors, TensorItem
 
 DEMO = [e.name for e in catalog() if e.demo]
@@ -168,50 +168,9 @@ def test_a_full_device_halves_the_batch(model: LoadedModel) -> None:
     np.testing.assert_allclose(result.probabilities, predict(model, pixels).probabilities, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("rule", "expected"), [("max", (0.9, 0.5)), ("top3-mean", (0.6333333, 0.4)), ("noisy-or", (0.9832, 0.832))]
-)
-def test_aggregation_over_images(rule: str, expected: tuple[float, float]) -> None:
-    probabilities = np.array([[0.9, 0.2], [0.3, 0.5], [0.6, 0.3], [0.4, 0.4]], np.float32)
-    study, keys = aggregate(probabilities, dataclasses.replace(entry(XRAY), aggregation=rule))
-    np.testing.assert_allclose(study, expected, atol=1e-5)
-    assert keys == ((0, 2, 3), (1, 3, 2))
-
-
 def test_exclusive_classes_sum_to_one_for_images_and_studies() -> None:
     ct = entry("chest-ct-efficientnet-b0")
     images = probabilities_of(np.random.default_rng(0).normal(size=(5, 3)) * 4, ct)
     study, _ = aggregate(images, ct)
     np.testing.assert_allclose(images.sum(axis=1), 1, atol=1e-6)
     assert study.sum() == pytest.approx(1, abs=1e-6)
-
-
-def test_uncertainty_is_seeded_bounded_and_zero_without_dropout(model: LoadedModel) -> None:
-    pooled = predict(model, _images(3, 8)).pooled
-    known = model.entry
-
-    def deviation(known: CatalogEntry, seed: int = 0) -> np.ndarray:
-        return head_deviation(pooled, model.head_weight, model.head_bias, known, seed=seed)
-
-    assert np.array_equal(deviation(known), deviation(known))
-    assert not np.array_equal(deviation(known), deviation(known, seed=1))
-    assert (deviation(known) >= 0).all() and (deviation(known) <= 0.5).all()
-    assert deviation(dataclasses.replace(known, dropout=0.0)).max() == pytest.approx(0, abs=1e-6)
-    flat = dataclasses.replace(
-        known, temperature=200.0
-    )  # far from saturation, where more dropout must mean more spread
-    assert deviation(dataclasses.replace(flat, dropout=0.6)).mean() > deviation(flat).mean()
-
-
-def test_sampling_the_head_equals_full_passes_with_the_same_masks(model: LoadedModel) -> None:
-    pooled = predict(model, _images(2, 9)).pooled
-    rng = np.random.default_rng(3)
-    masks = rng.random((20, pooled.shape[1])) < 1 - model.entry.dropout
-    passes = [
-        probabilities_of(
-            (pooled * mask / (1 - model.entry.dropout)) @ model.head_weight.T + model.head_bias, model.entry
-        )
-        for mask in masks
-    ]
-    sampled = head_deviation(pooled, model.head_weight, model.head_bias, model.entry, seed=3)
-    np.testing.assert_allclose(sampled, np.std(passes, axis=0), atol=1e-5)

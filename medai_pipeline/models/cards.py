@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from medai_pipeline.errors import CardRefused
+from medai_pipeline.models.aggregation import is_known
 from medai_pipeline.models.catalog import CatalogEntry, region
 from medai_pipeline.records import InputContract
 
 KINDS = ("timm", "torchxrayvision", "torchscript", "export")
-AGGREGATIONS = ("max", "top3-mean", "noisy-or")
 SCALINGS = ("xray", "ct-chest", "ct-lung", "ct-brain", "mr")
 REQUIRED = ("name", "version", "classes", "thresholds", "multi_label", "contract", "modality", "body_parts", "licence")
 _LISTS = ("classes", "codes", "modality", "body_parts", "thresholds")
@@ -58,7 +58,7 @@ def to_card(entry: CatalogEntry) -> dict[str, Any]:
     values = {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "prepared"}
     values["contract"] = {field.name: getattr(entry.contract, field.name) for field in fields(entry.contract)}
     values |= {name: list(values[name]) for name in _LISTS}
-    return values | {"options": dict(entry.options), "calibration": dict(entry.calibration)}
+    return values | {name: dict(values[name]) for name in ("options", "calibration", "members")}
 
 
 def write_toml(entry: CatalogEntry) -> str:
@@ -95,7 +95,7 @@ def _faults(entry: CatalogEntry) -> Iterator[str]:
         (bool(_NAME.match(entry.name)), "name must be letters, digits and . _ + - (at most 64)"),
         (bool(_NAME.match(entry.version)), "version must be letters, digits and . _ + - (at most 64)"),
         (entry.kind in KINDS, f"kind must be one of {', '.join(KINDS)}"),
-        (bool(entry.architecture) or entry.kind in KINDS[2:], "architecture is missing (a timm name)"),
+        (bool(entry.architecture or entry.members) or entry.kind in KINDS[2:], "architecture is missing (a timm name)"),
         (bool(named), "classes names none"),
         (len(named) == len(entry.classes), "a class has no name"),
         (len(set(named)) == len(named), "a class is named twice"),
@@ -108,7 +108,7 @@ def _faults(entry: CatalogEntry) -> Iterator[str]:
         (all(not code or _CODE.match(code) for code in entry.codes), 'codes look like "SCT:36118008"'),
         (math.isfinite(entry.temperature) and entry.temperature > 0, "temperature must be above 0"),
         (0 <= entry.dropout < 1, "dropout must be at least 0 and below 1"),
-        (entry.aggregation in AGGREGATIONS, f"aggregation must be one of {', '.join(AGGREGATIONS)}"),
+        (is_known(entry.aggregation), "aggregation must be max, noisy-or or topK-mean (top3-mean, say)"),
         (contract.scaling in SCALINGS, f"contract.scaling must be one of {', '.join(SCALINGS)}"),
         (min(contract.height, contract.width, contract.channels) > 0, "contract needs a size above 0"),
         (contract.low < contract.high, "contract.low must be below contract.high"),
@@ -119,6 +119,7 @@ def _faults(entry: CatalogEntry) -> Iterator[str]:
             + ", ".join(f"{region(part)} for {part}" for part in entry.body_parts if part != region(part)),
         ),
         (not entry.weights_sha256 or bool(_SHA256.match(entry.weights_sha256)), "weights_sha256 is no SHA-256"),
+        (all(isinstance(value, int | float) and value > 0 for value in entry.members.values()), "members need weights"),
         (bool(entry.licence), "licence is empty: say under which terms the weights may be used"),
     )
     yield from (words for holds, words in rules if not holds)

@@ -29,7 +29,7 @@ class CatalogEntry:
     `codes` (K,) are "scheme:value", "" where a class has none; () leaves them to the table of findings.
     `prepared` is what registration found out about how this version is best computed, by machine kind.
     `thresholds` (K,) apply to the study's aggregated probability; `temperature` divides the logits.
-    `aggregation` over a study's images: "max", "top3-mean" or "noisy-or".
+    `aggregation` over a study's images: see `aggregation`. `members` makes it an ensemble: name@version -> weight.
     `weights_sha256` is None where the site supplies the weights. `dropout` is the head's, also for Monte Carlo sampling.
     """
 
@@ -54,6 +54,7 @@ class CatalogEntry:
     notes: str = ""
     calibration: Mapping[str, Any] = field(default_factory=dict)
     prepared: Mapping[str, Any] = field(default_factory=dict)
+    members: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:

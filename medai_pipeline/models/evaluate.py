@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from medai_pipeline.models import familiarity, metrics
+from medai_pipeline.models.aggregation import aggregate
 from medai_pipeline.models.card import write_card
 from medai_pipeline.models.catalog import CatalogEntry
-from medai_pipeline.models.infer import aggregate, predict, probabilities_of
+from medai_pipeline.models.infer import predict, probabilities_of
 from medai_pipeline.models.load import LoadedModel
 
 

@@ -1,4 +1,4 @@
-"""Pixels to probabilities: one forward pass, batches over images and studies, aggregation over a study's images."""
+"""Pixels to probabilities: one forward pass, batches over images and studies, and what follows for a study."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medai_pipeline.errors import ModelError
+from medai_pipeline.models.aggregation import aggregate
 from medai_pipeline.models.backends import Outputs, out_of_memory
 from medai_pipeline.models.catalog import CatalogEntry
-from medai_pipeline.models.uncertainty import head_deviation
+from medai_pipeline.models.uncertainty import sampled, spread_of
 from medai_pipeline.records import ModelRef, StudyPrediction, StudyTensors
 
 if TYPE_CHECKING:
     from medai_pipeline.models.load import LoadedModel
 
 log = logging.getLogger(__name__)
-
-KEY_IMAGES = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,24 +81,6 @@ def probabilities_of(logits: np.ndarray, entry: CatalogEntry) -> np.ndarray:
     return (z / z.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
-def aggregate(probabilities: np.ndarray, entry: CatalogEntry) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
-    """Image probabilities (N, K) to the study's (K,), and per class the rows that show it best (at most 3, best first)."""
-    order = np.argsort(-probabilities, axis=0, kind="stable")
-    best = np.take_along_axis(probabilities, order, axis=0)
-    if entry.aggregation == "max":
-        study = best[0]
-    elif entry.aggregation == "top3-mean":
-        study = best[:3].mean(axis=0)
-    elif entry.aggregation == "noisy-or":
-        study = 1 - np.prod(1 - probabilities.astype(np.float64), axis=0)
-    else:
-        raise ModelError(f"{entry.name}: unknown aggregation {entry.aggregation!r} in the catalog")
-    if not entry.multi_label:
-        study = study / study.sum()
-    keys = tuple(tuple(int(row) for row in order[:KEY_IMAGES, k]) for k in range(probabilities.shape[1]))
-    return study.astype(np.float32), keys
-
-
 def predict_study(model: LoadedModel, tensors: StudyTensors, *, batch_size: int = 16, seed: int = 0) -> StudyPrediction:
     """What `model` says about one study. Raises ModelError as `predict` does."""
     return predict_studies(model, [tensors], batch_size=batch_size, seed=seed)[0]
@@ -141,8 +122,10 @@ def _study(model: LoadedModel, tensors: StudyTensors, images: ImagePredictions, 
     entry = model.entry
     study, keys = aggregate(images.probabilities, entry)
     kept = sorted({row for rows in keys for row in rows})
-    deviation = head_deviation(images.pooled[kept], model.head_weight, model.head_bias, entry, seed=seed)
-    deciding = [kept.index(rows[0]) for rows in keys]
+    deciding = sorted({rows[0] for rows in keys})
+    samples = sampled(model, tensors.pixels[deciding], images.pooled[deciding], seed=seed)
+    spread = spread_of(samples, entry.multi_label)
+    own = [deciding.index(rows[0]) for rows in keys], range(len(keys))  # each class by the image that decides it
     return StudyPrediction(
         study_key=tensors.study_key,
         revision=tensors.revision,
@@ -152,7 +135,7 @@ def _study(model: LoadedModel, tensors: StudyTensors, images: ImagePredictions, 
         items=tensors.items,
         image_probabilities=images.probabilities,
         probabilities=study,
-        uncertainty=deviation[deciding, range(len(keys))].astype(np.float32),
+        uncertainty=spread.deviation[own],
         thresholds=np.asarray(entry.thresholds, np.float32),
         key_images=keys,
         features=images.features[kept].astype(np.float32)
@@ -162,4 +145,6 @@ def _study(model: LoadedModel, tensors: StudyTensors, images: ImagePredictions, 
         head=model.head_weight if model.pooled else np.zeros((0, 0), np.float32),
         demo=entry.demo,
         novelty=model.familiarity.novelty(images.pooled) if model.familiarity else None,
+        entropy=spread.entropy[own],
+        information=spread.information[own],
     )

@@ -19,6 +19,7 @@ from medai_pipeline.models.checkpoint import matched
 from medai_pipeline.models.familiarity import Familiarity, features_file, read
 from medai_pipeline.models.machine import this_machine
 from medai_pipeline.models.prepared import Opened, folder_of, opened, stamp, wrapped
+from medai_pipeline.models.uncertainty import drops_inside
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,7 @@ class LoadedModel:
     head_weight: np.ndarray
     head_bias: np.ndarray
     pooled: bool = True
+    drops_inside: bool = False  # dropout before what the head sees: `models/uncertainty` asks, and passes it again
     familiarity: Familiarity | None = None  # what its training's features look like, where that is known
     backend_name: str = "eager"
     prepared: Backend | None = None  # None: the network itself answers, as torch has it
@@ -70,6 +72,8 @@ def stored_path(models_path: Path, sha256: str, kind: str = "timm") -> Path:
 def weights_path(entry: CatalogEntry, models_path: Path | None) -> Path:
     """Where the weights lie: registered ones by digest under MODEL_PATH, a demo model's in the package, else by name under
     MODEL_PATH. Raises WeightsMissing that says where."""
+    if entry.members:
+        raise WeightsMissing(f"{entry.label} is an ensemble: its members have the weights")
     if models_path and entry.weights_sha256:
         registered = stored_path(models_path, entry.weights_sha256, entry.kind)
         if registered.is_file():
@@ -152,6 +156,7 @@ def _loaded(
             found.head_weight,
             found.head_bias,
             found.pooled,
+            found.drops_inside,
             known,
             found.name,
             found.backend,
@@ -162,7 +167,9 @@ def _loaded(
     head = head_of(network)
     weight, bias = (tensor.detach().float().cpu().numpy() for tensor in (head.weight, head.bias))
     pooled = has_pooled_head(network, entry.contract, device)
-    model = LoadedModel(entry, lambda: network, device, digest, weight, bias, pooled, known)
+    shape = entry.contract.channels, entry.contract.height, entry.contract.width
+    inside = drops_inside(network, shape, device)
+    model = LoadedModel(entry, lambda: network, device, digest, weight, bias, pooled, inside, known)
     if folder and stamp(folder):
         name, backend = wrapped(folder, Subject(network, pooled, model.image_shape, device))
         return replace(model, backend_name=name, prepared=backend)

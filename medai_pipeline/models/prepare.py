@@ -189,6 +189,7 @@ def _keep(chosen: str, facts: dict[str, Candidate], model: Any, machine: Machine
         chosen,
         round((facts["eager"].batch_ms or 1) / (facts[chosen].batch_ms or 1), 2),
         model.pooled,
+        model.drops_inside,
         machine,
         threads(),
         artefact,

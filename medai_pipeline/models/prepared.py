@@ -25,7 +25,7 @@ from medai_pipeline.models.catalog import CatalogEntry
 from medai_pipeline.models.machine import Machine
 
 FOLDER = "prepared"
-FORMAT = 1
+FORMAT = 2
 SUMMARY, HEAD, NETWORK = "prepared.json", "head.safetensors", "network"
 
 
@@ -53,6 +53,7 @@ class Prepared:
     backend: str
     times_eager: float
     pooled: bool
+    drops_inside: bool
     machine: Machine
     threads: int
     artefact: str
@@ -72,6 +73,7 @@ class Opened:
     backend: Backend
     name: str
     pooled: bool
+    drops_inside: bool
     head_weight: np.ndarray
     head_bias: np.ndarray
 
@@ -116,7 +118,7 @@ def opened(folder: Path) -> Opened | None:
         kind, head = kind_of(facts["backend"]), read_arrays(head_data)
         assert kind.open is not None
         backend = kind.open(artefact, facts["machine"]["device"])
-        return Opened(backend, kind.name, facts["pooled"], head["weight"], head["bias"])
+        return Opened(backend, kind.name, facts["pooled"], facts["drops_inside"], head["weight"], head["bias"])
     except (ModelError, SafetensorError, OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(
             f"what was prepared in {folder.name} cannot be used ({error}): run `medai models prepare` again"

@@ -17,6 +17,7 @@ from medai_pipeline.records import (
     Heatmap,
     ImagePlace,
     Instance,
+    ModelRef,
     Problem,
     QualityResult,
     Region,
@@ -92,7 +93,7 @@ def build_report(
         "review_required": triage.review_required,
         "rules_version": triage.rules_version,
         "findings": _findings_content(prediction, heatmaps, codes),
-        "models": [_model(prediction)] if prediction else [],
+        "models": [_model(model) for model in (prediction.model, *prediction.members)] if prediction else [],
         "demo_model": bool(prediction and prediction.demo),
         "images": _images(instances, all_problems),
         "quality": {
@@ -182,8 +183,7 @@ def _region(region: Region, found: Heatmap) -> dict[str, Any]:
     }
 
 
-def _model(prediction: StudyPrediction) -> dict[str, str]:
-    model = prediction.model
+def _model(model: ModelRef) -> dict[str, str]:
     return {
         "name": model.name,
         "version": model.version,

@@ -78,21 +78,25 @@ def explain_study(
 
 
 def network_of(prediction: StudyPrediction, inference: Inference, layers: tuple[str, ...] = ()) -> Network | None:
-    """The very network that predicted; None for a whole program, whose inside is not known. Raises ModelError when other weights lie in its place now."""
+    """The very network that predicted, of an ensemble its first; None for a whole program, whose inside is not known.
+
+    Raises ModelError when other weights lie in its place now.
+    """
     from medai_pipeline.explain.network import Network
     from medai_pipeline.models.catalog import PROGRAMS
     from medai_pipeline.models.infer import predict
     from medai_pipeline.models.load import load
 
-    made_by = inference.models.entry(f"{prediction.model.name}@{prediction.model.version}")
+    said = prediction.members[0] if prediction.members else prediction.model  # of an ensemble the first one explains
+    made_by = inference.models.entry(f"{said.name}@{said.version}")
     if made_by.kind in PROGRAMS:
         return None
     model = load(made_by, inference.models_path, "cuda" if inference.gpu else "cpu")
-    if model.weights_sha256 != prediction.model.weights_sha256:
+    if model.weights_sha256 != said.weights_sha256:
         raise ModelError(f"the weights of {model.entry.name} have changed since the prediction: predict again")
 
     def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        said = predict(model, images, inference.batch_size)
-        return said.probabilities, said.logits, said.features
+        given = predict(model, images, inference.batch_size)
+        return given.probabilities, given.logits, given.features
 
     return Network(model.network, answer, model.device, layers)

@@ -16,6 +16,7 @@ from medai_pipeline.records import ModelRef, StudyPrediction, StudyTensors
 
 if TYPE_CHECKING:
     from medai_pipeline.models.catalog import CatalogEntry, ModelSet
+    from medai_pipeline.models.load import LoadedModel
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,10 @@ def warm(inference: Inference) -> list[str]:
     """Imports what is slow to import and loads every model whose weights are here; returns their names."""
     import great_expectations  # noqa: F401
 
-    from medai_pipeline.models.load import load
-
     loaded = []
     for known in (*inference.models.active, *inference.models.shadow):
         try:
-            load(known, inference.models_path, inference.device)
+            _loaded(known, inference)
         except ModelError as error:
             log.error("%s", error.reason)  # its studies fail with this reason; the other models serve
             continue
@@ -92,25 +91,42 @@ def ask_model(
     entry: CatalogEntry, group: Sequence[StudyTensors], inference: Inference, role: str = "primary"
 ) -> dict[str, StudyPrediction | MedaiError]:
     """One model about several studies, whose tensors fit it: an answer or an error each."""
-    from medai_pipeline.models.infer import predict_studies as predict
-    from medai_pipeline.models.infer import predict_study
-    from medai_pipeline.models.load import load
-
     try:
-        model = load(entry, inference.models_path, inference.device)
+        models = _loaded(entry, inference)
     except MedaiError as error:
         return {study.study_key: error for study in group}
     results: dict[str, StudyPrediction | MedaiError] = {}
     try:
-        results.update({p.study_key: p for p in predict(model, group, batch_size=inference.batch_size)})
+        results.update({p.study_key: p for p in _answers(entry, models, group, inference)})
     except MedaiError:
         # One study spoilt the batch (a NaN, say): find out which, so that the others still get their answer.
         for study in group:
             try:
-                results[study.study_key] = predict_study(model, study, batch_size=inference.batch_size)
+                results[study.study_key] = _answers(entry, models, [study], inference)[0]
             except MedaiError as error:
                 results[study.study_key] = error
     return {key: _in_role(answer, role) for key, answer in results.items()}
+
+
+def _loaded(entry: CatalogEntry, inference: Inference) -> list[LoadedModel]:
+    """The model, or the members of an ensemble in their order."""
+    from medai_pipeline.models.ensemble import check_members
+    from medai_pipeline.models.load import load
+
+    members = [inference.models.entry(name) for name in entry.members]
+    if members:
+        check_members(entry, members)
+    return [load(model, inference.models_path, inference.device) for model in members or [entry]]
+
+
+def _answers(
+    entry: CatalogEntry, models: Sequence[LoadedModel], group: Sequence[StudyTensors], inference: Inference
+) -> list[StudyPrediction]:
+    from medai_pipeline.models.ensemble import combine
+    from medai_pipeline.models.infer import predict_studies as predict
+
+    said = [predict(model, group, batch_size=inference.batch_size) for model in models]
+    return [combine(entry, answers) for answers in zip(*said, strict=True)] if entry.members else said[0]
 
 
 def _in_role(answer: StudyPrediction | MedaiError, role: str) -> StudyPrediction | MedaiError:

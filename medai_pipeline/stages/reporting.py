@@ -43,6 +43,7 @@ def report_study(
         no_model_reason=tensors.no_model_reason,
         assumed_body_part=tensors.body_part_assumed,
         novelty=prediction.novelty,
+        disagreement=() if prediction.disagreement is None else prediction.disagreement.tolist(),
         rules=default_rules(),
     )
     return build_report(

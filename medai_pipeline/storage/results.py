@@ -169,11 +169,18 @@ def _summary(prediction: StudyPrediction) -> dict[str, Any]:
                 "probability": round(float(prediction.probabilities[k]), 6),
                 "uncertainty": round(float(prediction.uncertainty[k]), 6),
                 "threshold": round(float(prediction.thresholds[k]), 6),
+                **_further(prediction, k),
                 "images": images_of(prediction.key_images[k]) if k < len(prediction.key_images) else [],
             }
             for k, label in enumerate(prediction.labels)
         ],
     }
+
+
+def _further(prediction: StudyPrediction, k: int) -> dict[str, float]:
+    """What is known of a class beyond its standard deviation, where it is."""
+    known = {name: getattr(prediction, name) for name in ("entropy", "information", "disagreement")}
+    return {name: round(float(values[k]), 6) for name, values in known.items() if values is not None}
 
 
 def _report_id(connection: Connection, row: Mapping[str, Any]) -> UUID:

@@ -57,6 +57,7 @@ def triage(
     no_model_reason: str = "",
     assumed_body_part: bool = False,
     novelty: float | None = None,
+    disagreement: Sequence[float] = (),
     rules: Rules | None = None,
 ) -> Triage:
     """Priority, reasons (most urgent first, then why a review is needed) and the review flag.
@@ -64,6 +65,7 @@ def triage(
     The four sequences have one entry a label; all are empty when no model covers the study, and `no_model_reason` then
     says why: the study is routine and must be reviewed. Without `heatmaps` nothing is said about them.
     `novelty` is how far the study lies from the model's training (`StudyPrediction`), None where nobody knows.
+    `disagreement` has one entry a label where several models answered, the standard deviation between them.
     "normal" means that nothing is present and nothing asks for a review. An unknown finding falls under the row "*".
     """
     rules = rules or default_rules()
@@ -76,6 +78,7 @@ def triage(
         *_no_model(answers, no_model_reason, rules),
         *_unfamiliar(novelty, rules),
         *_unsure(answers, rules),
+        *_at_odds(answers, disagreement, rules),
         *_unshown(answers, heatmaps, rules),
         *_incomplete(quality, problems, assumed_body_part, rules),
     ]
@@ -134,6 +137,14 @@ def _unsure(answers: Sequence[_Answer], rules: Rules) -> Iterator[str]:
     lost = not all(isfinite(answer.probability) for answer in answers)
     if lost or (normals and not any(answer.present for answer in answers)):
         yield rules.review_texts["undecided"]
+
+
+def _at_odds(answers: Sequence[_Answer], disagreement: Sequence[float], rules: Rules) -> Iterator[str]:
+    """Findings that the models of an ensemble see differently."""
+    for answer, apart in zip(answers, disagreement, strict=bool(disagreement)):
+        if is_finding(answer.label) and not apart < rules.disagreement - _TINY:  # also when it is no number
+            words = {"finding": answer.words["finding"], "disagreement": f"{apart:.2f}"}
+            yield rules.review_texts["disagreement"].format(**words)
 
 
 def _unshown(answers: Sequence[_Answer], heatmaps: StudyHeatmaps | None, rules: Rules) -> Iterator[str]:

@@ -21,6 +21,7 @@ OTHER = "*"
 REVIEW_TEXTS: Mapping[str, frozenset[str]] = {
     "near_threshold": frozenset({"finding", "probability", "threshold", "uncertainty"}),
     "high_uncertainty": frozenset({"finding", "probability", "threshold", "uncertainty"}),
+    "disagreement": frozenset({"finding", "disagreement"}),
     "unfamiliar": frozenset({"novelty", "limit"}),
     "failed_check": frozenset({"check"}),
     "unreliable_map": frozenset({"finding", "reason"}),
@@ -62,6 +63,7 @@ class Rules:
     near_deviations: float
     novelty: float
     high_uncertainty: float
+    disagreement: float
     unreadable_codes: frozenset[str]
     unread_codes: frozenset[str]
     review_texts: Mapping[str, str]
@@ -98,6 +100,7 @@ def read_rules(text: str) -> Rules:
         near_deviations=_number(review, "near_deviations", "[review]", 5.0),
         novelty=_number(review, "novelty", "[review]", 10.0),
         high_uncertainty=_number(review, "high_uncertainty", "[review]", 0.5),
+        disagreement=_number(review, "disagreement", "[review]", 0.5),
         unreadable_codes=frozenset(_strings(review, "unreadable_codes", "[review]")),
         unread_codes=frozenset(_strings(review, "unread_codes", "[review]")),
         review_texts={

@@ -1,0 +1,65 @@
+"""Several models that answer together: the weighted mean of their probabilities, and how far they disagree.
+
+An ensemble is a catalog entry with `members` and without weights of its own. Its members see the same tensor and name the
+same classes in the same order. The first member is the one that explains: its features and key images are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from medai_pipeline.errors import ModelError
+from medai_pipeline.models.catalog import CatalogEntry
+from medai_pipeline.models.uncertainty import spread_of
+from medai_pipeline.records import ModelRef, StudyPrediction
+
+
+def check_members(known: CatalogEntry, members: Sequence[CatalogEntry]) -> None:
+    """Raises ModelError that names the member that does not fit the ensemble, and why."""
+    if len(members) < 2 or min(known.members.values(), default=0) <= 0:
+        raise ModelError(f"{known.name}: an ensemble needs two members or more, each of a weight above 0")
+    for member in members:
+        for what in ("contract", "classes", "multi_label"):
+            if getattr(member, what) != getattr(known, what):
+                raise ModelError(f"{known.name}: its member {member.name}@{member.version} has another {what}")
+        if member.members:
+            raise ModelError(f"{known.name}: its member {member.name} is an ensemble itself; name the models in it")
+
+
+def combine(known: CatalogEntry, answers: Sequence[StudyPrediction]) -> StudyPrediction:
+    """What the members said about one study, in the order of `known.members`, as one prediction.
+
+    `uncertainty` is the standard deviation of the mixture: what each member is unsure of, and where they lie apart.
+    `disagreement` is the second part alone; `information` what they disagree about in nats (see `Spread`).
+    """
+    weights = np.array(list(known.members.values()), np.float64)
+    weights /= weights.sum()
+    study = np.stack([answer.probabilities for answer in answers]).astype(np.float64)
+    apart = spread_of(study[:, None], known.multi_label, weights)
+    inner = np.average([answer.uncertainty.astype(np.float64) ** 2 for answer in answers], axis=0, weights=weights)
+    deviation = np.minimum(np.sqrt(inner + apart.deviation[0].astype(np.float64) ** 2), 0.5)
+    images = np.average([answer.image_probabilities for answer in answers], axis=0, weights=weights)
+    novelties = [answer.novelty for answer in answers if answer.novelty is not None]
+    return replace(
+        answers[0],
+        model=ModelRef(known.name, known.version, digest_of([answer.model for answer in answers])),
+        members=tuple(replace(answer.model, role="ensemble") for answer in answers),
+        image_probabilities=images.astype(np.float32),
+        probabilities=np.average(study, axis=0, weights=weights).astype(np.float32),
+        uncertainty=deviation.astype(np.float32),
+        entropy=apart.entropy[0],
+        information=apart.information[0],
+        disagreement=apart.deviation[0],
+        thresholds=np.asarray(known.thresholds, np.float32),
+        novelty=max(novelties, default=None),
+        demo=any(answer.demo for answer in answers),
+    )
+
+
+def digest_of(members: Sequence[ModelRef]) -> str:
+    """SHA-256 over the members' weights: another member is another ensemble."""
+    return hashlib.sha256("\n".join(member.weights_sha256 for member in members).encode()).hexdigest()
