@@ -57,7 +57,7 @@ FAULTS = [
     ({"classes": ["A", "A"]}, "named twice"),
     ({"name": "../up"}, "name must be letters"),
     ({"colour": "red"}, "colour is not known"),
-    ({"aggregation": "mean"}, "aggregation must be one of"),
+    ({"aggregation": "mean"}, "aggregation must be max"),
     ({"temperature": 0}, "temperature must be above 0"),
     ({"contract": {"height": 64, "width": 64, "scaling": "sonar"}}, "contract.scaling"),
     ({"contract": {"height": 64}}, "wrong type"),
