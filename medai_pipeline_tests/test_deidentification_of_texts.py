@@ -97,6 +97,31 @@ def test_a_stranger_s_name_date_or_address_stays_in_no_text_the_table_does_not_n
     assert text.encode() not in result
 
 
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "PaddleDescription",
+        "AcquisitionProtocolName",
+        "FrameOfInterestDescription",
+        "SystemStatusComment",
+        "InstructionText",
+    ],
+)
+def test_a_technical_description_is_prose_in_which_no_stranger_s_name_stays(keyword):
+    dataset = image(PatientName="Quxberg^Zoltan")
+    dataset.add_new(pydicom.datadict.tag_for_keyword(keyword), "LO", "positioned by Vandermeer")
+    assert keyword not in deidentified(dataset)
+    dataset[keyword].value = "axial chest"
+    assert deidentified(dataset)[keyword].value == "axial chest"
+
+
+@pytest.mark.parametrize("keyword", ["RecordKey", "PriorRecordKey", "HPGLDocument"])
+def test_opaque_bytes_that_no_image_needs_do_not_stay(keyword):
+    dataset = image()
+    dataset.add_new(pydicom.datadict.tag_for_keyword(keyword), "OB", b"of Vandermeer")
+    assert keyword not in deidentified(dataset)
+
+
 def test_technical_texts_and_labels_of_known_words_stay():
     said = {
         "SoftwareVersions": "syngo CT 2012B",

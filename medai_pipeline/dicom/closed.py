@@ -73,6 +73,7 @@ _OPEN_RULES = {0x00080008: _IMAGE_TYPES, 0x00180022: _SCAN_OPTIONS}
 # Technical attributes: acquisition, image, nuclear medicine; Manufacturer, its model, software versions of the standard
 _TECHNICAL_GROUPS = frozenset({0x0018, 0x0028, 0x0054})
 _TECHNICAL = frozenset({0x00080070, 0x00081090})
+_PROSE = re.compile(r"Description|Comment|Text|Reason|ProtocolName|Label$")
 _SUSPICIOUS = re.compile(
     r"""(?<!\d)(?:1[89]|20)\d\d[-./_ ]\d{1,2}[-./_ ]\d{1,2}(?!\d)
     |(?<!\d)\d{1,2}[-./_ ]\d{1,2}[-./_ ](?:1[89]|20)\d\d(?!\d)
@@ -122,9 +123,16 @@ def tells_nothing(tag: int, vr: str, value: bytes | memoryview) -> bool:
     text = bytes(value).decode("latin-1").strip("\0 ")
     if tag in _NUMBERED_BY_STANDARD:
         return _NUMBERED_BY_STANDARD[tag](text)
-    if tag >> 16 in _TECHNICAL_GROUPS or tag in _TECHNICAL or (tag >> 16 & 1 and vr == "CS"):
+    if _is_technical(tag) or (tag >> 16 & 1 and vr == "CS"):
         return _SUSPICIOUS.search(text) is None
     return _is_label(text) or (vr != "CS" and is_known_text(text))
+
+
+@cache
+def _is_technical(tag: int) -> bool:
+    """A description or comment is prose, whatever it is about."""
+    technical = tag >> 16 in _TECHNICAL_GROUPS or tag in _TECHNICAL
+    return technical and tag in DicomDictionary and _PROSE.search(DicomDictionary[tag][4]) is None
 
 
 def has_rule(tag: int) -> bool:

@@ -144,7 +144,7 @@ def _around(options: Options) -> str:
             "Colour profiles keep white point, matrix and curves; their texts are replaced. One that is made of tables is"
             " left out, or replaced by sRGB where its IOD demands one.",
             "A text that the table does not name stays if it holds known words alone; a technical one (acquisition, image,"
-            " maker, model, software) if it holds nothing like a date, address or long number.",
+            " maker, model, software; no description or comment) if it holds nothing like a date, address or long number.",
             "Terms that the standard defines, character sets and published codes stay, whatever the person is called.",
             "New UIDs are 2.25 and 128 bits of HMAC-SHA-256 under the site's key: the same in every file, study and run.",
             f"Modified dates are {LEAST_DAYS} to {LEAST_DAYS + SPAN_DAYS - 1} whole days earlier, by HMAC-SHA-256 of the"

@@ -74,8 +74,9 @@ _BY_VR: Mapping[str, Action] = {
 VRS_BY_RULE = frozenset({"PN", "AE", "DA", "DT", "TM", "UR"})
 _DATE_VRS = frozenset({"DA", "DT", "TM"})
 _NO_DATASET = frozenset({0x0000, 0x0002, 0x0004, 0xFFFE})  # commands, file meta, DICOMDIR, delimiters
-# Not in the table. It describes private blocks of the source: whether they are here and safe is for us to say.
-_REMOVED = frozenset({0x00080300})
+# Not in the table. The first describes private blocks of the source: whether they are here and safe is for us to say; the
+# others are opaque: keys of records, a document of its own language (HPGL), what is signed or encrypted
+_REMOVED = frozenset({0x00080300, 0x0008041B, 0x0008041C, 0x00686300, 0x04000120, 0x04000520})
 
 # Attributes that the table does not name and that name an institution or its authority, as rows of it: PS3.3 10.14, the
 # issuers of identifiers whose text forms are X in the table.

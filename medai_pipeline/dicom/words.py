@@ -30,9 +30,10 @@ _MEASURE = re.compile(
 )
 _NUMBERED = re.compile(r"(?<=[a-z]{3})\d{1,2}$")  # window1, phase2
 _ESCAPE = "\x1b"
+_SHIFTED = re.compile(rb"\x1b\$\)?[@-D][^\x1b^=\\]{2,}")  # ISO 2022: two bytes a letter, which look like ASCII
 _LETTERS = re.compile(rb"[A-Za-z0-9\x80-\xff]+")
 _LONG = 4  # from here on a word of an identifier counts
-_INSIDE = 5  # from here on a word counts inside another one too
+_INSIDE = 5  # from here on a word counts inside another one too; one of other letters than ASCII is found from _LONG on
 _DEEPEST = 16
 _SEPARATORS = re.compile(rb"[\s./_:,-]+")
 _TWO_LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "æ": "ae", "œ": "oe"})
@@ -195,6 +196,7 @@ def _words(value: bytes) -> Iterator[bytes]:
 
 
 def _name_words(value: bytes) -> Iterator[bytes]:
+    yield from (match.lower() for match in _SHIFTED.findall(value))
     for name in value.replace(b"=", b"\\").split(b"\\"):
         for part in name.split(b"^")[:_HONORIFICS]:
             yield from (word for word in _words(part) if len(word) > 1)
@@ -209,7 +211,7 @@ def _id_words(value: bytes) -> Iterator[bytes]:
 def _telling(persons: frozenset[bytes]) -> tuple[frozenset[bytes], re.Pattern[bytes]]:
     """Words that give a person away in a text of a closed purpose: those that are no imaging terms; and the long ones."""
     telling = persons - _known()
-    return telling, one_of(word for word in telling if len(word) >= _INSIDE)
+    return telling, one_of(word for word in telling if len(word) >= (_INSIDE if word.isascii() else _LONG))
 
 
 def names_the_person(value: bytes | memoryview, identity: Identity) -> bool:
