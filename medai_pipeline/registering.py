@@ -53,6 +53,21 @@ def register(registry: Registry, examined: Examined, models_path: Path, actor: s
     return registry.register(_new(entry, examined), actor, now)
 
 
+def register_ensemble(registry: Registry, entry: CatalogEntry, actor: str, now: datetime) -> bool:
+    """An ensemble of versions that are registered: nothing is examined, its members were. Its digest follows from theirs.
+
+    False when it is there already. Raises ModelNotFound for a member that is not registered, ModelError for one that does
+    not fit.
+    """
+    from medai_pipeline.models.ensemble import check_members, digest_of, ranked
+    from medai_pipeline.records import ModelRef
+
+    rows = [registry.version(*label.split("@", 1)) for label in ranked(entry)]
+    check_members(entry, [entry_of(row) for row in rows])
+    digest = digest_of([ModelRef(row.name, row.version, row.weights_sha256) for row in rows])
+    return registry.register(_new(replace(entry, weights_sha256=digest)), actor, now)
+
+
 def register_packaged(registry: Registry, preferred: Sequence[str], models_path: Path, now: datetime) -> list[str]:
     """At the start of a stack: what is packaged, and what MEDAI_MODELS names and has weights, is registered where the
     registry knows no version of that name, and active where nothing else is. Returns the labels of those."""
@@ -124,7 +139,7 @@ def _new(entry: CatalogEntry, examined: Examined | None = None) -> NewModel:
     return NewModel(
         name=entry.name,
         version=entry.version,
-        architecture=entry.architecture or entry.kind,
+        architecture=entry.architecture or ("ensemble" if entry.members else entry.kind),
         weights_sha256=entry.weights_sha256 or "",
         card=to_card(entry),
         scopes=scopes_of(entry),

@@ -33,7 +33,7 @@ def write_card(folder: Path, card: dict[str, Any], name: str = "card.toml") -> P
 
     def value(of: Any) -> str:
         if isinstance(of, dict):
-            return "{ " + ", ".join(f"{key} = {value(inner)}" for key, inner in of.items()) + " }"
+            return "{ " + ", ".join(f"{json.dumps(key)} = {value(inner)}" for key, inner in of.items()) + " }"
         return json.dumps(of)
 
     path = folder / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from click.testing import CliRunner, Result
 
 from medai_pipeline.cli import main
 from medai_pipeline.orchestration.services import Services
+from medai_pipeline.registering import models_in_force
 from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.keys import SiteKeys
-from medai_pipeline_tests.model_versions import demo_version
+from medai_pipeline_tests.model_versions import demo_version, write_card
 
 
 @pytest.fixture
@@ -41,11 +43,39 @@ def test_a_version_is_registered_shown_promoted_and_retired(home: Path, tmp_path
     (row,) = json.loads(medai("list", "--json").output)
     assert (row["state"], row["weights"], row["for"]) == ("active", "here", ["MR BRAIN"])
     assert row["measured"]["images_per_second"] > 0
+    shown = json.loads(medai("show", "demo-brain-mr", "--json").output)
+    (prepared,) = shown["prepared"].values()
+    assert prepared["times_eager"] >= 1 and {fact["backend"] for fact in prepared["candidates"]} > {
+        "eager",
+        "onnxruntime",
+    }
     assert "images_per_second" in medai("show", "demo-brain-mr").output
     assert medai("retire", "demo-brain-mr@2").exit_code == 1  # asked, and nobody answered
     assert "retired" in medai("retire", "demo-brain-mr@2", "--yes").output
     services = Services(read_settings())
     assert services.audit.verify().records == 3
+
+
+def test_an_ensemble_of_registered_versions_is_registered_by_its_card_alone(home: Path, tmp_path: Path) -> None:
+    for version in ("2", "3"):
+        card, weights = demo_version(tmp_path, version, shift=float(version), name="demo-brain-mr")
+        assert medai("register", card, "--weights", weights).exit_code == 0
+    facts = tomllib.loads(card.read_text())
+    members = {"demo-brain-mr@2": 1.0, "demo-brain-mr@3": 2.0}
+    both = write_card(tmp_path, {**facts, "name": "both", "version": "1", "members": members}, "both.toml")
+    assert "--weights" in medai("register", card).output
+    done = medai("register", both)
+    assert done.exit_code == 0, done.output
+    assert "both@1 is active" in medai("promote", "both@1", "--yes").output
+    services = Services(read_settings())
+    chosen = models_in_force(services.registry).choose("MR", "BRAIN").entry
+    assert chosen is not None and dict(chosen.members) == members
+    missing = write_card(tmp_path, {**facts, "name": "x", "members": {**members, "gone@1": 1.0}}, "x.toml")
+    assert "gone@1 is registered" in medai("register", missing).output
+    (
+        home / "models" / "objects" / f"{services.registry.version('demo-brain-mr', '2').weights_sha256}.safetensors"
+    ).unlink()
+    assert medai("promote", "both@1", "--yes").exit_code == 1  # a member's weights are gone
 
 
 def test_a_version_whose_weights_are_gone_or_changed_is_not_promoted(home: Path, tmp_path: Path) -> None:

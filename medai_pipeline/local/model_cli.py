@@ -76,7 +76,7 @@ def models_show(model: str, as_json: bool) -> None:
 @models.command("register")
 @click.argument("card", metavar="CARD.toml", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
-    "--weights", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The file."
+    "--weights", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The file; an ensemble has none."
 )
 @click.option(
     "--features", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Its training's features."
@@ -84,7 +84,7 @@ def models_show(model: str, as_json: bool) -> None:
 @click.option(
     "--accept-insensitive-maps", is_flag=True, help="Also when its heatmaps do not depend on what it learned."
 )
-def models_register(card: Path, weights: Path, features: Path | None, accept_insensitive_maps: bool) -> None:
+def models_register(card: Path, weights: Path | None, features: Path | None, accept_insensitive_maps: bool) -> None:
     """Bring in a version: examined on fixed phantoms, measured, and kept by its digest. It answers nothing yet.
 
     docs/models.md says what stands in a card. Weights are safetensors (`medai models convert` makes them), or a program
@@ -124,7 +124,7 @@ def models_promote(model: str, shadow: bool, yes: bool) -> None:
 
     services = _services()
     name, version = page.split(model)
-    page.require_weights(services.registry.version(name, version), services.settings)
+    page.require_weights(services.registry.version(name, version), services)
     if shadow:
         services.registry.shadow(name, version, user(), services.now())
         click.echo(f"{model} is asked beside the active version from now on")
@@ -186,10 +186,10 @@ def models_prepare(names: tuple[str, ...], candidates: tuple[str, ...]) -> None:
     """
     from medai_pipeline.local.preparing import prepare_models
 
-    settings = read_settings()
+    services = _services()
     with console.status("preparing") as status:
         progress = status.update if console.is_terminal else None
-        for table in prepare_models(settings, names, candidates or None, progress):
+        for table in prepare_models(services, names, candidates or None, progress):
             console.print(table)
 
 

@@ -14,7 +14,7 @@ from medai_pipeline.local.study_commands import user
 from medai_pipeline.models.cards import read_card
 from medai_pipeline.models.catalog import CatalogEntry, catalog
 from medai_pipeline.models.load import stored_path, weights_path
-from medai_pipeline.registering import entry_of, register, scopes_of, write_whole
+from medai_pipeline.registering import entry_of, register, register_ensemble, scopes_of, write_whole
 from medai_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,26 +23,39 @@ if TYPE_CHECKING:
 
 
 def register_version(
-    services: Services, card: Path, weights: Path, features: Path | None, accept_maps: bool
+    services: Services, card: Path, weights: Path | None, features: Path | None, accept_maps: bool
 ) -> tuple[ModelRow, bool]:
-    """The version as it stands in the registry, examined, and whether it is new there."""
+    """The version as it stands in the registry, examined and prepared for this machine, and whether it is new there."""
+    from medai_pipeline.local.preparing import prepare_row
     from medai_pipeline.stages.registration import examine
 
     settings = services.settings
     entry = read_card(card)
+    if entry.members:
+        new = register_ensemble(services.registry, entry, user(), services.now())
+        return services.registry.version(entry.name, entry.version), new
+    if weights is None:
+        raise ModelError(f"{entry.label} needs its weights: name the file with --weights")
     examined = examine(entry, weights, features, accept_maps, settings.gpu_enabled)
     if features:
         path = stored_path(settings.models_path, examined.entry.weights_sha256 or "", entry.kind)
         write_whole(path.with_suffix(".features"), features.read_bytes())
     new = register(services.registry, examined, settings.models_path, user(), services.now())
+    row = services.registry.version(entry.name, entry.version)
+    if new:
+        prepare_row(services, row)
     return services.registry.version(entry.name, entry.version), new
 
 
-def require_weights(row: ModelRow, settings: Settings) -> None:
+def require_weights(row: ModelRow, services: Services) -> None:
     """Raises WeightsMissing or WeightsRefused before a version may answer whose weights are not here, or others."""
     from medai_pipeline.models.load import checked_digest
 
-    entry = entry_of(row)
+    entry, settings = entry_of(row), services.settings
+    for member in entry.members:
+        require_weights(services.registry.version(*split(member)), services)
+    if entry.members:
+        return
     checked_digest(entry, weights_path(entry, settings.models_path).read_bytes())
 
 
@@ -62,7 +75,7 @@ def registry_rows(services: Services) -> list[dict[str, Any]]:
 def shown(services: Services, row: ModelRow) -> dict[str, Any]:
     """One version with all that is known of it."""
     try:
-        require_weights(row, services.settings)
+        require_weights(row, services)
         weights = "here"
     except ModelError as error:
         weights = error.reason

@@ -8,35 +8,60 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from medai_pipeline.settings import Settings
+from medai_pipeline.registering import entry_of
 
 if TYPE_CHECKING:
+    from medai_pipeline.models.catalog import CatalogEntry
     from medai_pipeline.models.prepared import Candidate, Prepared
+    from medai_pipeline.orchestration.services import Services
+    from medai_pipeline.storage.rows import ModelRow
 
 
 def prepare_models(
-    settings: Settings,
+    services: Services,
     names: Sequence[str],
     candidates: Sequence[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[Table]:
-    """Prepares each named model, or every one whose weights are here; a table a model. Raises ModelError as it does."""
-    from medai_pipeline.models.catalog import catalog, entry
+    """Prepares each named model, or every one whose weights are here; a table a model. Raises ModelError as it does.
+
+    With a running stack the registry's versions, which keep what was found; else the packaged models.
+    """
+    from medai_pipeline.models.catalog import ModelSet, catalog
     from medai_pipeline.models.load import has_weights
+
+    stack = bool(services.settings.database_url)
+    rows = {row.label: row for row in services.registry.versions() if row.state != "retired"} if stack else {}
+    known = tuple(map(entry_of, rows.values())) if stack else catalog()
+    here = [entry for entry in known if has_weights(entry, services.settings.models_path)]
+    for entry in [ModelSet((), known=known).entry(name) for name in names] or here:
+        made = _prepare(services, entry, candidates, progress)
+        if entry.label in rows:
+            services.registry.prepare(entry.name, entry.version, {made.machine.digest: made.as_json()})
+        yield _table(entry.label, made)
+
+
+def prepare_row(services: Services, row: ModelRow) -> None:
+    """Measures a registered version on this machine, and tells the registry."""
+    made = _prepare(services, entry_of(row))
+    services.registry.prepare(row.name, row.version, {made.machine.digest: made.as_json()})
+
+
+def _prepare(
+    services: Services,
+    entry: CatalogEntry,
+    candidates: Sequence[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Prepared:
     from medai_pipeline.models.prepare import prepare
 
-    wanted = [entry(name) for name in names] or [
-        known for known in catalog() if has_weights(known, settings.models_path)
-    ]
+    def said(line: str) -> None:
+        if progress:
+            progress(f"{entry.label}: {line}")
+
+    settings = services.settings
     device = "cuda" if settings.gpu_enabled else "cpu"
-    for known in wanted:
-
-        def said(line: str, name: str = known.name) -> None:
-            if progress:
-                progress(f"{name}: {line}")
-
-        made = prepare(known, settings.models_path, device, candidates=candidates, progress=said)
-        yield _table(f"{known.name}@{known.version}", made)
+    return prepare(entry, settings.models_path, device, candidates=candidates, progress=said)
 
 
 def _table(title: str, made: Prepared) -> Table:

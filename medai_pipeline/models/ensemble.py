@@ -1,7 +1,7 @@
 """Several models that answer together: the weighted mean of their probabilities, and how far they disagree.
 
 An ensemble is a catalog entry with `members` and without weights of its own. Its members see the same tensor and name the
-same classes in the same order. The first member is the one that explains: its features and key images are kept.
+same classes in the same order. The member of most weight explains: its features and key images are kept.
 """
 
 from __future__ import annotations
@@ -30,13 +30,18 @@ def check_members(known: CatalogEntry, members: Sequence[CatalogEntry]) -> None:
             raise ModelError(f"{known.name}: its member {member.name} is an ensemble itself; name the models in it")
 
 
+def ranked(known: CatalogEntry) -> dict[str, float]:
+    """The members by weight, the greatest first, and by name: an order that storage cannot change."""
+    return dict(sorted(known.members.items(), key=lambda member: (-member[1], member[0])))
+
+
 def combine(known: CatalogEntry, answers: Sequence[StudyPrediction]) -> StudyPrediction:
-    """What the members said about one study, in the order of `known.members`, as one prediction.
+    """What the members said about one study, in the order of `ranked`, as one prediction.
 
     `uncertainty` is the standard deviation of the mixture: what each member is unsure of, and where they lie apart.
     `disagreement` is the second part alone; `information` what they disagree about in nats (see `Spread`).
     """
-    weights = np.array(list(known.members.values()), np.float64)
+    weights = np.array(list(ranked(known).values()), np.float64)
     weights /= weights.sum()
     study = np.stack([answer.probabilities for answer in answers]).astype(np.float64)
     apart = spread_of(study[:, None], known.multi_label, weights)

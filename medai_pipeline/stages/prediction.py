@@ -109,11 +109,11 @@ def ask_model(
 
 
 def _loaded(entry: CatalogEntry, inference: Inference) -> list[LoadedModel]:
-    """The model, or the members of an ensemble in their order."""
-    from medai_pipeline.models.ensemble import check_members
+    """The model, or the members of an ensemble by their weight."""
+    from medai_pipeline.models.ensemble import check_members, ranked
     from medai_pipeline.models.load import load
 
-    members = [inference.models.entry(name) for name in entry.members]
+    members = [inference.models.entry(name) for name in ranked(entry)]
     if members:
         check_members(entry, members)
     return [load(model, inference.models_path, inference.device) for model in members or [entry]]
