@@ -79,6 +79,7 @@ class OneShot:
     deidentifier: Deidentifier
     inference: stages.Inference
     drawing: stages.Drawing = field(default_factory=stages.Drawing)
+    rules: Path | None = None
     advanced: Callable[[str, str], None] = lambda study_key, stage: None  # progress: a study is at a stage now
 
 
@@ -160,7 +161,7 @@ class _Chunk:
             maps = stages.explain_study(
                 prediction, tensors[key], studies[key], self.folders[key], self.job.drawing, self.job.inference
             )
-            run = stages.Run("", datetime.now(UTC))
+            run = stages.Run("", datetime.now(UTC), self.job.rules)
             report = stages.report_study(studies[key], tensors[key], prediction, maps, run)
             write_report(report, self.job.out / key)
             return report

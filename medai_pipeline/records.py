@@ -409,6 +409,7 @@ class Triage:
     reasons: tuple[str, ...]
     review_required: bool
     rules_version: str
+    acr_category: int | None = None  # of actionable findings: 1 within minutes, 2 within hours, 3 within days
 
 
 @dataclass(frozen=True, slots=True, eq=False)

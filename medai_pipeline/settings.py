@@ -17,6 +17,7 @@ from typing import Any
 from medai_pipeline.dicom.options import parse_options
 from medai_pipeline.errors import SettingsError
 from medai_pipeline.explain.methods import ALL_METHODS
+from medai_pipeline.triage.rules import rules_at
 
 
 def _flag(text: str) -> bool:
@@ -48,6 +49,14 @@ def _addresses(text: str) -> str:
 def _options(text: str) -> str:
     parse_options(text)
     return text
+
+
+def _rules(text: str) -> Path | None:
+    if not text:
+        return None
+    path = Path(text).expanduser()
+    rules_at(path)
+    return path
 
 
 def _method(text: str) -> str:
@@ -125,6 +134,12 @@ SETTINGS: tuple[Setting, ...] = (
         _options,
         "options of PS3.15 Annex E beside the Basic Profile, with commas: `medai deidentify --describe` lists them",
     ),
+    Setting(
+        "MEDAI_TRIAGE_RULES",
+        "",
+        _rules,
+        "the site's own triage table instead of medai_pipeline/triage/rules.toml; read again when it changes",
+    ),
     Setting("MEDAI_STABLE_SECONDS", "10", float, "a study is ready when no image arrived for so long"),
     Setting("MEDAI_SENSOR_SECONDS", "2", int, "pause between two looks at the PACS change feed"),
     Setting("MEDAI_RECONCILE_SECONDS", "60", float, "pause between two full sweeps over the PACS"),
@@ -179,6 +194,7 @@ class Settings:
     key_file: str | None
     key: str | None
     deidentify_options: str
+    triage_rules: Path | None
     stable_seconds: float
     sensor_seconds: int
     reconcile_seconds: float

@@ -7,8 +7,10 @@ from importlib.resources import files
 import pytest
 
 from medai_pipeline.errors import SettingsError
+from medai_pipeline.settings import read_settings
+from medai_pipeline.triage.decide import triage
 from medai_pipeline.triage.findings import findings, is_finding
-from medai_pipeline.triage.rules import default_rules, read_rules
+from medai_pipeline.triage.rules import default_rules, read_rules, rules_at
 
 TABLE = (files("medai_pipeline.triage") / "rules.toml").read_text(encoding="utf-8")
 
@@ -53,7 +55,30 @@ def test_a_bad_table_is_refused_with_its_place(old, new, message):
 
 
 def test_a_site_can_change_an_urgency_in_its_own_table():
-    from medai_pipeline.triage.decide import triage
-
     own = read_rules(TABLE.replace('follow_up = "routine"', 'follow_up = "urgent"'))
     assert triage(["Nodule"], [0.9], [0.5], [0.0], rules=own).priority == "urgent"
+
+
+def test_a_sites_table_is_read_again_when_it_changes_and_its_digest_shows(tmp_path):
+    path = tmp_path / "rules.toml"
+    path.write_text(TABLE, encoding="utf-8")
+    first = rules_at(path)
+    assert first.version.startswith("2026.1 [") and rules_at(path) is first
+    path.write_text(TABLE.replace('follow_up = "routine"', 'follow_up = "urgent"'), encoding="utf-8")
+    assert rules_at(path).version != first.version
+    assert triage(["Nodule"], [0.9], [0.5], [0.0], rules=rules_at(path)).priority == "urgent"
+
+
+def test_a_sites_table_that_cannot_be_used_is_refused_when_settings_are_read(tmp_path):
+    path = tmp_path / "rules.toml"
+    with pytest.raises(SettingsError, match="MEDAI_TRIAGE_RULES cannot be read"):
+        read_settings({"MEDAI_TRIAGE_RULES": str(path)})
+    path.write_text(TABLE.replace("urgent = 2", "urgent = 5"), encoding="utf-8")
+    with pytest.raises(SettingsError, match="a category is 1, 2 or 3"):
+        read_settings({"MEDAI_TRIAGE_RULES": str(path)})
+
+
+def test_the_category_of_actionable_findings_stands_beside_the_priority():
+    said = {label: triage([label], [0.9], [0.5], [0.0]).acr_category for label in ("Pneumothorax", "Tumour", "Nodule")}
+    assert said == {"Pneumothorax": 1, "Tumour": 2, "Nodule": 3}
+    assert triage(["Nodule"], [0.01], [0.5], [0.0]).acr_category is None

@@ -54,7 +54,7 @@ def _run(
     services.models = packaged(settings.models)  # the registry is the running stack's
     outcomes: list[Outcome] = []
     with StudyProgress(verb, len(found), steps).shown() as bar:
-        computing = (services.deidentifier, services.inference, services.drawing)
+        computing = (services.deidentifier, services.inference, services.drawing, services.settings.triage_rules)
         job = OneShot(out, services.keys.study_key, *computing, advanced=bar.advanced)
         for outcome in work(found, job):
             bar.ended(outcome.study_key)

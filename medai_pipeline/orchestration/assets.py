@@ -156,7 +156,7 @@ def triage_reports(
     services = stage.services
 
     def report(key: str) -> Any:
-        run = stages.Run(stage.session.run_id, services.now())
+        run = stages.Run(stage.session.run_id, services.now(), services.settings.triage_rules)
         study, prediction = anonymized_instances[key], predictions[key]
         made = stages.report_study(study, normalized_tensors[key], prediction, gradcam_maps[key], run)
         inputs = publish.inputs_digest(study, prediction, made.content["rules_version"])

@@ -89,6 +89,7 @@ def build_report(
         "modality": tensors.modality,
         "body_part": tensors.body_part,
         "priority": triage.priority.value,
+        "acr_category": triage.acr_category,
         "reasons": list(triage.reasons),
         "review_required": triage.review_required,
         "rules_version": triage.rules_version,

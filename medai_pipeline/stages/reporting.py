@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from medai_pipeline import __version__
 from medai_pipeline.records import DeidentifiedStudy, Report, StudyHeatmaps, StudyPrediction, StudyTensors
@@ -12,10 +13,11 @@ from medai_pipeline.stages.checking import all_checks
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What made a report: the Dagster run ("" without one) and when."""
+    """What made a report: the Dagster run ("" without one), when, and a site's own triage table."""
 
     run_id: str
     at: datetime
+    rules: Path | None = None
 
 
 def report_study(
@@ -29,7 +31,7 @@ def report_study(
     from medai_pipeline.results.report import build_report
     from medai_pipeline.triage.decide import triage
     from medai_pipeline.triage.findings import codes_of
-    from medai_pipeline.triage.rules import default_rules
+    from medai_pipeline.triage.rules import rules_at
 
     quality = all_checks(study, tensors, prediction)
     decision = triage(
@@ -44,7 +46,7 @@ def report_study(
         assumed_body_part=tensors.body_part_assumed,
         novelty=prediction.novelty,
         disagreement=() if prediction.disagreement is None else prediction.disagreement.tolist(),
-        rules=default_rules(),
+        rules=rules_at(run.rules),
     )
     return build_report(
         tensors,

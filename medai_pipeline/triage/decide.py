@@ -85,11 +85,13 @@ def triage(
     reasons = [reason for _, reason in urgent]
     if not urgent and answers:
         reasons = [rules.texts["nothing_sure" if review else "normal"]]
+    priority = _priority([priority for priority, _ in urgent], bool(review))
     return Triage(
-        priority=_priority([priority for priority, _ in urgent], bool(review)),
+        priority=priority,
         reasons=tuple(reasons + review),
         review_required=bool(review),
         rules_version=rules.version,
+        acr_category=rules.acr.get(priority),
     )
 
 

@@ -5,11 +5,13 @@ The rules are the table `rules.toml`; here is only how a table is read, checked 
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from importlib.resources import files
+from pathlib import Path
 from string import Formatter
 from typing import Any
 
@@ -57,6 +59,7 @@ class Rules:
     """One version of the table. `review_texts` and `texts` are formats of the reasons."""
 
     version: str
+    acr: Mapping[Priority, int]
     findings: tuple[FindingRule, ...]
     combinations: tuple[Combination, ...]
     near_threshold: float
@@ -82,6 +85,29 @@ def default_rules() -> Rules:
     return read_rules((files("medai_pipeline.triage") / "rules.toml").read_text(encoding="utf-8"))
 
 
+def rules_at(path: Path | None) -> Rules:
+    """A site's own table as it is now, else the package's. Its version carries its digest: a forgotten number shows.
+
+    Raises SettingsError when it cannot be read or makes no sense.
+    """
+    if path is None:
+        return default_rules()
+    try:
+        stat = path.stat()
+        return _read_once(path, stat.st_mtime_ns, stat.st_size)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            "the triage rules of MEDAI_TRIAGE_RULES cannot be read: name a text file that can"
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def _read_once(path: Path, modified_ns: int, size: int) -> Rules:
+    data = path.read_bytes()
+    rules = read_rules(data.decode("utf-8"))
+    return replace(rules, version=f"{rules.version} [{hashlib.sha256(data).hexdigest()[:12]}]")
+
+
 def read_rules(text: str) -> Rules:
     """Rules from TOML. Raises SettingsError that names the row that makes no sense, and why."""
     try:
@@ -92,6 +118,7 @@ def read_rules(text: str) -> Rules:
     review, texts = _section(table, "review"), _section(table, "texts")
     rules = Rules(
         version=_text(table, "version", "the table"),
+        acr=_categories(_section(table, "acr")),
         findings=tuple(_finding(row, number, severity) for number, row in enumerate(_rows(table, "finding"), 1)),
         combinations=tuple(
             _combination(row, number, severity) for number, row in enumerate(_rows(table, "combination"), 1)
@@ -118,6 +145,14 @@ def _severities(section: Mapping[str, Any]) -> dict[str, Priority]:
         return {name: Priority(value) for name, value in section.items()}
     except ValueError as error:
         raise SettingsError(f"triage rules, [severity]: {error}; use {', '.join(Priority)}") from error
+
+
+def _categories(section: Mapping[str, Any]) -> dict[Priority, int]:
+    if unknown := set(section) - set(Priority):
+        raise SettingsError(f"triage rules, [acr]: {sorted(unknown)[0]} is no priority; use {', '.join(Priority)}")
+    if any(value not in (1, 2, 3) for value in section.values()):
+        raise SettingsError("triage rules, [acr]: a category is 1, 2 or 3")
+    return {Priority(name): int(value) for name, value in section.items()}
 
 
 def _finding(row: Mapping[str, Any], number: int, severity: Mapping[str, Priority]) -> FindingRule:
