@@ -190,6 +190,13 @@ def test_a_text_beyond_a_megabyte_is_not_kept():
     assert not result.get("AcquisitionProtocolDescription") and result.SoftwareVersions == "syngo"
 
 
+def test_a_list_of_code_strings_that_is_no_image_type_is_not_judged_one_by_one():
+    dataset = image(
+        PatientName="Quxberg^Al", ImageType=["ORIGINAL", "PRIMARY", *(f"A{number}" for number in range(2000))]
+    )
+    assert deidentified(dataset).get("ImageType") in (None, "", "ANONYMIZED")
+
+
 # identity beats options --------------------------------------------------------------------------------------
 
 

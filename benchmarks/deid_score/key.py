@@ -181,7 +181,7 @@ class Key:
         path = (*place.path, step)
         safe = self.tables.safe_private.get((element.tag.group, name, element.tag.element & 0xFF))
         text = as_text(element)
-        if safe and safe != "SQ" and "retain_safe_private" in self.options and place.kept:
+        if safe and safe != "SQ" and "retain_safe_private" in self.options and place.kept and not self.secrets_in(text):
             self.demand(Action.TEXT_RETAINED, path, text, "Table E.3.10-1")
         elif element.VR == "SQ":
             for number, item in enumerate(element.value):

@@ -240,6 +240,32 @@ def awkward(ds: Dataset, who: Who) -> None:
     ds.PerformedProtocolCodeSequence = Items([code("P-LUNG", "99LKRIDGE", f"Lung, {who.given}")])
 
 
+def quiet(ds: Dataset, who: Who) -> None:
+    """Names in places that are kept for their technical content, and that no list of attributes calls identifying."""
+    doctor = who.operator.split("^")[0]
+    ds.AcquisitionProtocolName, ds.ApplicableSafetyStandardDescription = f"as {doctor} does it", f"told by {doctor}"
+    ds.add(DataElement(0x001811A4, "LO", f"paddle for {who.given}"))  # Paddle Description
+    ds.add(DataElement(0x0008041B, "OB", f"record {who.phone}".encode().ljust(40)))  # Record Key
+    region = code("51185008", "SCT", "Chest")
+    region.CodingSchemeVersion, region.ContextIdentifier, region.MappingResourceName = (
+        who.family[:16],
+        "4031",
+        who.family,
+    )
+    ds.PrimaryAnatomicStructureSequence = Items([region])
+    held = ds.private_block(0x2001, "Philips Imaging DD 001", create=True)
+    held.add_new(0x80, "LO", f"{who.family}, {who.given}")
+    held.add_new(0x5A, "ST", f"scanned by {doctor} on {who.day('%d.%m.%Y')}")
+    inner = item(ImageComments=who.text(f"stack of {who.family}"))
+    inner.private_block(0x2001, "Philips Imaging DD 001", create=True).add_new(0x80, "LO", f"stack of {who.given}")
+    held.add_new(0x5F, "SQ", Items([inner]))
+    for sequence in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in ds.get(sequence) or ():
+            group.private_block(0x0029, "LAKERIDGE FRAMES", create=True).add_new(0x10, "LO", f"frame of {who.family}")
+    if ds.get("PhotometricInterpretation") == "RGB":
+        ds.ICCProfile = f"description: monitor of {doctor}".encode().ljust(600, b"\0")
+
+
 def _planes(ds: Dataset, who: Who) -> None:
     """An overlay and a curve (PS3.3 C.9.2, C.10.2) whose labels, comments and data identify."""
     for tag, vr, value in (

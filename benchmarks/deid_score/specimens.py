@@ -105,6 +105,7 @@ def _plant(ds: Dataset, who: Who, own: list[Dataset], other: list[Dataset], tabl
     plants.private(ds, who, tables)
     plants.oddities(ds, who)
     plants.awkward(ds, who)
+    plants.quiet(ds, who)
     ds.PatientSex = "F"
     if who.family == "Takeuchi":  # alphabetic, ideographic and phonetic groups (PS3.5 6.2.1)
         ds.PatientName = f"Takeuchi^Hanako={who.secret('竹内')}^{who.secret('花子')}=たけうち^はなこ"

@@ -19,6 +19,7 @@ from medai_pipeline.dicom.codes import PUBLISHED_SCHEMES
 from medai_pipeline.dicom.profile import resource
 from medai_pipeline.dicom.words import is_known_text, vocabulary
 
+_LONGEST_LIST = 4096  # bytes of a Code String whose values are judged one by one
 _CODE_STRING = re.compile(rb"[A-Z0-9_ ]{0,16}(?:\\[A-Z0-9_ ]{0,16})*\0?")
 _ORIENTATION = re.compile(r"[APRLHFDVMTWICZ]{0,3}")
 _LOSSY_METHOD = re.compile(r"ISO_\d{4,5}(_\d{1,2}[A-Z]?)?")
@@ -151,6 +152,8 @@ def kept(tag: int, value: bytes | memoryview, names: Callable[[bytes], bool]) ->
     `names` says whether a value names the person.
     """
     rule, sure = _RULES[tag], _OPEN_RULES.get(tag)
+    if len(value) > _LONGEST_LIST:
+        return None
     texts = [text.strip() for text in bytes(value).decode("latin-1").strip("\0 ").split("\\")]
     good = []
     for text in texts:
