@@ -163,6 +163,7 @@ class DeidentifiedStudy:
     problems: tuple[Problem, ...] = ()
     checks: tuple[QualityResult, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    age_years: int | None = field(default=None, repr=False)  # for triage; 90 stands for all above
 
 
 @dataclass(frozen=True, slots=True)

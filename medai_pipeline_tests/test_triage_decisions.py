@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from medai_pipeline.explain.study import explain
 from medai_pipeline.records import Priority, Problem, QualityResult, StudyHeatmaps
 from medai_pipeline.triage.decide import triage
 from medai_pipeline.triage.findings import findings
-from medai_pipeline.triage.rules import default_rules
+from medai_pipeline.triage.rules import default_rules, read_rules
 from medai_pipeline_tests.report_samples import LABELS, prediction, tensors
 
 ALL = [row.label for row in findings()]
@@ -202,3 +204,29 @@ def test_a_higher_probability_never_lowers_the_urgency(label, one, other):
 def test_one_more_finding_never_lowers_the_urgency(probabilities, more):
     before = decide(probabilities).priority.rank
     assert decide({**probabilities, more: 0.99}).priority.rank <= before
+
+
+def test_a_row_may_ask_for_a_view_or_an_age_and_then_comes_before_the_general_one() -> None:
+    def why(label: str, **known: object) -> str:
+        return triage([label], [0.9], [0.5], [0.0], **known).reasons[0]
+
+    assert "AP view" in why("Cardiomegaly", views=["AP"])
+    assert "AP view" not in why("Cardiomegaly", views=["PA"]) and "AP view" not in why("Cardiomegaly")
+    assert "35 years" in why("Nodule", age_years=34)
+    assert "35 years" not in why("Nodule", age_years=35) and "35 years" not in why("Nodule")
+
+
+def test_a_rows_condition_wins_also_against_a_more_urgent_row_without_one() -> None:
+    table = (files("medai_pipeline.triage") / "rules.toml").read_text(encoding="utf-8")
+    own = read_rules(
+        table
+        + '\n[[finding]]\nfinding = "Pneumothorax"\nmin_margin = 0.0\nmin_age = 18\nmax_age = 40\nviews = ["PA"]\n'
+        'severity = "acute"\nreason = "Young."\n'
+    )
+    said = {
+        (age, view): triage(["Pneumothorax"], [0.9], [0.5], [0.0], age_years=age, views=[view], rules=own).priority
+        for age in (17, 18, 40, 41)
+        for view in ("PA", "AP")
+    }
+    assert {known for known, priority in said.items() if priority == "urgent"} == {(18, "PA"), (40, "PA")}
+    assert set(said.values()) == {"urgent", "critical"}

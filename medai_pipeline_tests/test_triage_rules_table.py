@@ -42,9 +42,9 @@ def test_every_finding_has_a_rule_from_its_threshold_on():
         ('findings = ["Cardiomegaly", "Effusion"]', 'findings = "Cardiomegaly"', "must be a list of texts"),
         ('finding = "*"', 'finding = "Nodule"', 'need a row with finding "\\*"'),
         ("near_threshold = 0.1", "near_threshold = 5", r"\[review\]: near_threshold must be"),
-        ('version = "2026.1"', "version = 7", "version must be a text"),
+        ('version = "2026.2"', "version = 7", "version must be a text"),
         ("[review.texts]", "[review.words]", r"section \[texts\] is missing"),
-        ('version = "2026.1"', "version = ", "not valid TOML"),
+        ('version = "2026.2"', "version = ", "not valid TOML"),
     ],
 )
 def test_a_bad_table_is_refused_with_its_place(old, new, message):
@@ -63,7 +63,7 @@ def test_a_sites_table_is_read_again_when_it_changes_and_its_digest_shows(tmp_pa
     path = tmp_path / "rules.toml"
     path.write_text(TABLE, encoding="utf-8")
     first = rules_at(path)
-    assert first.version.startswith("2026.1 [") and rules_at(path) is first
+    assert first.version.startswith("2026.2 [") and rules_at(path) is first
     path.write_text(TABLE.replace('follow_up = "routine"', 'follow_up = "urgent"'), encoding="utf-8")
     assert rules_at(path).version != first.version
     assert triage(["Nodule"], [0.9], [0.5], [0.0], rules=rules_at(path)).priority == "urgent"

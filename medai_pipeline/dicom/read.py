@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import struct
 import warnings
@@ -101,6 +102,25 @@ def identity_of(dataset: Dataset) -> Identity:
         study_time=text("StudyTime"),
         referring_physician=text("ReferringPhysicianName"),
     )
+
+
+OLDEST = 90  # years: who is older could be told by it (45 CFR 164.514(b)(2)(i)(C))
+
+
+def age_years(dataset: Dataset) -> int | None:
+    """The patient's age at the study in whole years, at most OLDEST; None where the file does not say.
+
+    From Patient's Age (PS3.5 6.2, AS), else from the dates of birth and study.
+    """
+    stated = re.fullmatch(r"(\d{3})([DWMY])", str(dataset.get("PatientAge") or "").strip())
+    if stated:
+        return min(OLDEST, int(int(stated[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[stated[2]]))
+    days = [re.fullmatch(r"\d{8}", str(dataset.get(keyword) or "")) for keyword in ("PatientBirthDate", "StudyDate")]
+    if not all(days):
+        return None
+    born, seen = (int(day[0]) for day in days if day)
+    years = (seen - born) // 10_000  # of the two dates as numbers: a birthday still to come takes one away
+    return min(OLDEST, years) if years >= 0 else None
 
 
 def is_dicom_candidate(path: Path) -> bool:

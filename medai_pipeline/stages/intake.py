@@ -9,7 +9,7 @@ from dataclasses import replace
 from medai_pipeline.burned_in.screen import Screener
 from medai_pipeline.dicom.deidentify import Deidentifier
 from medai_pipeline.dicom.heading import count_patients, patient_of
-from medai_pipeline.dicom.read import identity_of, parse
+from medai_pipeline.dicom.read import age_years, identity_of, parse
 from medai_pipeline.dicom.select import select
 from medai_pipeline.dicom.series import series_problems
 from medai_pipeline.dicom.validate import problems as object_problems
@@ -51,6 +51,7 @@ def deidentify_study(
     instances: list[Instance] = []
     problems = list(manifest.problems)
     identity: Identity | None = None
+    age: int | None = None
     uids: dict[str, str] = {}
     used: set[str] = set()
     patients: set[tuple[str, str]] = set()
@@ -68,7 +69,8 @@ def deidentify_study(
                 screened.data, pixels_screened=screened.pixels, source_sha256=source.sha256
             )
             if identity is None:
-                identity = identity_of(parse(data, pixels=False))
+                header = parse(data, pixels=False)
+                identity, age = identity_of(header), age_years(header)
         except (DicomError, DeidentificationError) as error:
             problems.append(Problem(getattr(error, "code", "deidentification"), error.reason, subject))
             continue
@@ -100,6 +102,6 @@ def deidentify_study(
     selected = select(instances)
     study = DeidentifiedStudy(
         manifest.study_key, manifest.revision, manifest.source_digest, deidentifier.profile, selected, tuple(problems),
-        warnings=(*warnings, *series_problems(selected)),
+        warnings=(*warnings, *series_problems(selected)), age_years=age,
     )  # fmt: skip
     return study, replace(identity, uids=uids)

@@ -46,6 +46,8 @@ def report_study(
         assumed_body_part=tensors.body_part_assumed,
         novelty=prediction.novelty,
         disagreement=() if prediction.disagreement is None else prediction.disagreement.tolist(),
+        age_years=study.age_years,
+        views=[tensors.items[rows[0]].view_position if rows else "" for rows in prediction.key_images],
         rules=rules_at(run.rules),
     )
     return build_report(

@@ -25,6 +25,7 @@ class _Answer:
     probability: float
     threshold: float
     uncertainty: float
+    view: str = ""
 
     @property
     def present(self) -> bool:
@@ -58,6 +59,8 @@ def triage(
     assumed_body_part: bool = False,
     novelty: float | None = None,
     disagreement: Sequence[float] = (),
+    age_years: int | None = None,
+    views: Sequence[str] = (),
     rules: Rules | None = None,
 ) -> Triage:
     """Priority, reasons (most urgent first, then why a review is needed) and the review flag.
@@ -66,14 +69,18 @@ def triage(
     says why: the study is routine and must be reviewed. Without `heatmaps` nothing is said about them.
     `novelty` is how far the study lies from the model's training (`StudyPrediction`), None where nobody knows.
     `disagreement` has one entry a label where several models answered, the standard deviation between them.
+    `age_years` of the patient and `views`, the View Position of the image that shows each label best, are what rows of the
+    table may ask for; None and "" where nobody knows.
     "normal" means that nothing is present and nothing asks for a review. An unknown finding falls under the row "*".
     """
     rules = rules or default_rules()
     answers = [
-        _Answer(label, float(probability), float(threshold), float(deviation))
-        for label, probability, threshold, deviation in zip(labels, probabilities, thresholds, uncertainty, strict=True)
+        _Answer(label, float(probability), float(threshold), float(deviation), view)
+        for label, probability, threshold, deviation, view in zip(
+            labels, probabilities, thresholds, uncertainty, views or [""] * len(labels), strict=True
+        )
     ]
-    urgent = sorted(_urgent(answers, rules), key=lambda found: found[0].rank)
+    urgent = sorted(_urgent(answers, age_years, rules), key=lambda found: found[0].rank)
     review = [
         *_no_model(answers, no_model_reason, rules),
         *_unfamiliar(novelty, rules),
@@ -101,14 +108,14 @@ def _priority(found: Sequence[Priority], review: bool) -> Priority:
     return Priority.ROUTINE if review else Priority.NORMAL
 
 
-def _urgent(answers: Sequence[_Answer], rules: Rules) -> Iterator[tuple[Priority, str]]:
+def _urgent(answers: Sequence[_Answer], age_years: int | None, rules: Rules) -> Iterator[tuple[Priority, str]]:
     """One (priority, reason) for each present finding, and for each combination of present findings."""
     present = sorted((answer for answer in answers if answer.present), key=lambda answer: -answer.margin)
     present = [answer for answer in present if is_finding(answer.label)]
     for answer in present:
-        applies = [rule for rule in rules.of(answer.label) if answer.margin >= rule.min_margin - _TINY]
+        applies = [r for r in rules.of(answer.label) if r.holds(answer.margin + _TINY, age_years, answer.view)]
         if applies:
-            rule = min(applies, key=lambda rule: (rule.priority.rank, -rule.min_margin))
+            rule = min(applies, key=lambda rule: (-rule.conditions, rule.priority.rank, -rule.min_margin))
             yield rule.priority, rule.reason.format(**answer.words)
     names = {lookup(answer.label).label for answer in present}
     for combination in rules.combinations:

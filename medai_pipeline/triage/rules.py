@@ -20,6 +20,7 @@ from medai_pipeline.records import Priority
 from medai_pipeline.triage.findings import lookup
 
 OTHER = "*"
+OLDEST = 200  # years: no limit
 REVIEW_TEXTS: Mapping[str, frozenset[str]] = {
     "near_threshold": frozenset({"finding", "probability", "threshold", "uncertainty"}),
     "high_uncertainty": frozenset({"finding", "probability", "threshold", "uncertainty"}),
@@ -39,12 +40,28 @@ _FINDING_FIELDS = frozenset({"finding", "probability", "threshold", "uncertainty
 
 @dataclass(frozen=True, slots=True)
 class FindingRule:
-    """A present finding whose margin (0 at the threshold, 1 at probability 1) is at least `min_margin`."""
+    """A present finding whose margin (0 at the threshold, 1 at probability 1) is at least `min_margin`.
+
+    `min_age` and `max_age` in years, inclusive, and `views` (View Position) are conditions; what is not known meets none.
+    """
 
     finding: str
     min_margin: float
     priority: Priority
     reason: str
+    min_age: int | None = None
+    max_age: int | None = None
+    views: frozenset[str] = frozenset()
+
+    @property
+    def conditions(self) -> int:
+        return (self.min_age is not None) + (self.max_age is not None) + bool(self.views)
+
+    def holds(self, margin: float, age_years: int | None, view: str) -> bool:
+        aged = self.min_age is None and self.max_age is None
+        if not aged and age_years is not None:
+            aged = (self.min_age or 0) <= age_years <= (OLDEST if self.max_age is None else self.max_age)
+        return margin >= self.min_margin and aged and (not self.views or view in self.views)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +152,10 @@ def read_rules(text: str) -> Rules:
         },
         texts={key: _format(texts, key, "[texts]", frozenset()) for key in ("normal", "nothing_sure")},
     )
-    if not any(rule.finding == OTHER and rule.min_margin == 0 for rule in rules.findings):
-        raise SettingsError('the triage rules need a row with finding "*" and min_margin 0 for all other findings')
+    if not any(rule.finding == OTHER and rule.min_margin == 0 and not rule.conditions for rule in rules.findings):
+        raise SettingsError(
+            'the triage rules need a row with finding "*" and min_margin 0 for all other findings, without conditions'
+        )
     return rules
 
 
@@ -163,7 +182,17 @@ def _finding(row: Mapping[str, Any], number: int, severity: Mapping[str, Priorit
         min_margin=_number(row, "min_margin", where, 1.0),
         priority=_priority(row, where, severity),
         reason=_format(row, "reason", where, _FINDING_FIELDS),
+        min_age=_age(row, "min_age", where),
+        max_age=_age(row, "max_age", where),
+        views=frozenset(_strings(row, "views", where)) if "views" in row else frozenset(),
     )
+
+
+def _age(row: Mapping[str, Any], key: str, where: str) -> int | None:
+    value = row.get(key)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= OLDEST):
+        raise SettingsError(f"triage rules, {where}: {key} must be a whole number of years")
+    return value
 
 
 def _combination(row: Mapping[str, Any], number: int, severity: Mapping[str, Priority]) -> Combination:
