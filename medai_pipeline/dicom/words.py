@@ -41,6 +41,7 @@ _MONTHS = (b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep
 _PARTS = re.compile(rb"[A-Z]?[a-z\x80-\xff]+|[A-Z]+(?![a-z])|\d+")  # DrNg, NG7: Dr Ng, NG 7
 _SHORT_DATE = re.compile(rb"(?<!\d)(\d\d?)[-./_ ](\d\d?)[-./_ ](\d\d)(?!\d)|(?<!\d)(\d{6})(?!\d)")
 _LONGEST_TEXT = 1 << 20  # bytes; what is longer is not read, and does not stay
+_MOST_VALUES = 1000  # of one element that is cleaned
 
 _PATIENT_ID, _OTHER_IDS, _OTHER_IDS_SEQUENCE = 0x00100020, 0x00101000, 0x00101002
 # Identifiers, addresses and places: their words leave a description too.
@@ -260,7 +261,7 @@ def cleaned(value: bytes | memoryview, identity: Identity) -> bytes:
     Numbers of four and more digits and runs of numbers go: they may be dates, identifiers, telephone numbers.
     """
     text = bytes(value).decode("latin-1")
-    if len(text) > _LONGEST_TEXT or _ESCAPE in text:
+    if len(text) > _LONGEST_TEXT or text.count("\\") > _MOST_VALUES or _ESCAPE in text:
         return b""  # ISO 2022: what looks like ASCII need not be
     values = (_safe_part(part.strip(), identity) for part in text.strip("\0 ").split("\\") if part)
     return "\\".join(part for part in values if part).encode("ascii")
