@@ -237,6 +237,31 @@ def whois(study_key: str) -> None:
         click.echo(f"{what:<13} {value}")
 
 
+@main.command()
+@click.option("--model", required=True, metavar="NAME@VERSION", help="The active version that is to read them.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def backfill(model: str, yes: bool) -> None:
+    """Compute again the older studies that another version has read, behind new ones and without the PACS.
+
+    \b
+    Examples:
+      medai backfill --model chest@2
+    """
+    from medai_pipeline.local.model_commands import split, what_follows
+    from medai_pipeline.local.study_commands import user
+
+    services = _services(_attached())
+    name, version = split(model)
+    services.registry.version(name, version)
+    count, words = what_follows(services, model)
+    click.echo(words)
+    if count and not yes:
+        click.confirm("Compute them again?", abort=True)
+    services.registry.want_backfill(name, version, user(), services.now())
+    if count:
+        click.echo("the backfill starts within seconds: see Backfills in the Dagster page")
+
+
 main.add_command(models)
 
 

@@ -11,6 +11,8 @@ import dagster as dg
 
 from medai_pipeline.orchestration.assets import ASSETS
 from medai_pipeline.orchestration.jobs import study_job
+from medai_pipeline.orchestration.model_assets import MODEL_ASSETS, MODEL_JOBS
+from medai_pipeline.orchestration.model_sensors import model_backfills, model_followers
 from medai_pipeline.orchestration.resources import io_manager, session_resource
 from medai_pipeline.orchestration.sensors import orthanc_studies
 from medai_pipeline.orchestration.services import Services
@@ -21,9 +23,9 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     """Definitions from the environment; `overrides` are settings by attribute name (tests use them)."""
     services = Services(read_settings(**overrides))
     return dg.Definitions(
-        assets=ASSETS,
-        jobs=[study_job],
-        sensors=[orthanc_studies(services)],
+        assets=[*ASSETS, *MODEL_ASSETS],
+        jobs=[study_job, *MODEL_JOBS],
+        sensors=[orthanc_studies(services), model_backfills(services), model_followers(services)],
         resources={"session": session_resource(services), "study_io": io_manager(services)},
         executor=dg.in_process_executor,
     )

@@ -374,12 +374,16 @@ class Heatmap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StudyHeatmaps:
-    """`overlays`: PNG bytes by file name, one for each heatmap that may be shown, in the order of `heatmaps`."""
+    """`overlays`: PNG bytes by file name, one for each heatmap that may be shown, in the order of `heatmaps`.
+
+    `model`: whose answer they explain.
+    """
 
     study_key: str
     revision: int
     heatmaps: tuple[Heatmap, ...]
     overlays: Mapping[str, bytes] = field(default_factory=dict)
+    model: ModelRef | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from medai_pipeline.errors import ModelError, StorageFull, WeightsMissing
 if TYPE_CHECKING:
     from medai_pipeline.models.catalog import CatalogEntry, ModelSet
     from medai_pipeline.stages.registration import Examined
+    from medai_pipeline.storage.changes import ReadStudy
     from medai_pipeline.storage.registry import NewModel, Registry
     from medai_pipeline.storage.rows import ModelRow
 
@@ -146,3 +147,28 @@ def _new(entry: CatalogEntry, examined: Examined | None = None) -> NewModel:
         measured=examined.measured if examined else {},
         prepared=entry.prepared,
     )
+
+
+def affected(read: Sequence[ReadStudy], models: ModelSet, label: str) -> list[str]:
+    """Keys of the studies that `label` would read today and another version, or none, has read: those and no others."""
+    wanted = models.entry(label)
+    chosen: dict[tuple[str, str], bool] = {}
+    for study in read:
+        kind = (study.modality, study.body_part)
+        if kind not in chosen:
+            found = models.choose(*kind).entry
+            chosen[kind] = found is not None and found.label == label
+    return [
+        study.study_key
+        for study in read
+        if chosen[study.modality, study.body_part]
+        and (study.model, study.weights_sha256) != (label, wanted.weights_sha256)
+    ]
+
+
+def after_promotion(models: ModelSet, label: str) -> ModelSet:
+    """The versions in force once `label` is promoted: to say before it what would follow."""
+    promoted = models.entry(label)
+    mine = set(scopes_of(promoted))
+    others = (other for other in models.active if not mine & set(scopes_of(other)))
+    return replace(models, active=(promoted, *others))

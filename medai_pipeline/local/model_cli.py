@@ -108,16 +108,19 @@ def models_register(card: Path, weights: Path | None, features: Path | None, acc
 @models.command("promote")
 @click.argument("model", metavar="NAME@VERSION")
 @click.option("--shadow", is_flag=True, help="Only beside the active version, on new studies; the worklist stays.")
+@click.option("--new-only", is_flag=True, help="Leave older studies as they are; `medai backfill` does them later.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def models_promote(model: str, shadow: bool, yes: bool) -> None:
+def models_promote(model: str, shadow: bool, new_only: bool, yes: bool) -> None:
     """Make a version active for its modalities and body parts, or a shadow of the active one.
 
-    Promoting an older version goes back to it.
+    Says first how many older studies are affected and about how long they take; they are computed again behind new ones,
+    and nothing is fetched from the PACS. Promoting an older version goes back to it: what it has said is put back.
 
     \b
     Examples:
       medai models promote chest@2 --shadow
       medai models promote chest@2
+      medai models promote chest@1 --yes
     """
     from medai_pipeline.local import model_commands as page
     from medai_pipeline.local.study_commands import user
@@ -129,8 +132,14 @@ def models_promote(model: str, shadow: bool, yes: bool) -> None:
         services.registry.shadow(name, version, user(), services.now())
         click.echo(f"{model} is asked beside the active version from now on")
         return
-    replaced = services.registry.promote(name, version, user(), services.now())
+    count, words = page.what_follows(services, model)
+    click.echo(words)
+    if count and not new_only and not yes:
+        click.confirm(f"Promote {model}, and compute them again?", abort=True)
+    replaced = services.registry.promote(name, version, user(), services.now(), backfill=not new_only)
     click.echo(f"{model} is active" + (f" instead of {', '.join(replaced)}" if replaced else ""))
+    if count and not new_only:
+        click.echo("the backfill starts within seconds: see Backfills in the Dagster page")
 
 
 @models.command("retire")

@@ -59,6 +59,33 @@ def require_weights(row: ModelRow, services: Services) -> None:
     checked_digest(entry, weights_path(entry, settings.models_path).read_bytes())
 
 
+def what_follows(services: Services, label: str) -> tuple[int, str]:
+    """How many studies another version has read that `label` would read once it is active, and that in words with a time."""
+    from medai_pipeline.registering import affected, after_promotion
+
+    read, models = services.changes.read_studies(), services.models
+    keys = set(affected(read, after_promotion(models, label), label))
+    if not keys:
+        return 0, "no older study is affected"
+    kept = sum(label == said for key, said in services.changes.who_answered(sorted(keys)))
+    measured = services.changes.seconds_a_study()
+    todo = len(keys) - kept
+    words = f"{len(keys)} studies were read by another version and are to be read by this one"
+    if kept:
+        words += f" ({kept} of them were before: these are only put back)"
+    if measured:
+        seconds, studies = measured
+        words += f", about {_duration(todo * seconds)} at {seconds:.1f} s a study (the whole way, measured over the last {studies})"
+    return len(keys), words
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
 def split(label: str) -> tuple[str, str]:
     """NAME@VERSION in two. Raises ModelError when the version is not said."""
     name, _, version = label.partition("@")

@@ -120,7 +120,7 @@ def load(
     device = _device(device)
     folder = folder_of(entry, digest, this_machine(device), models_path) if prepared and models_path else None
     key = (entry.name, entry.version, digest, device, stamp(folder) if folder else -1)
-    if key not in _CACHE:
+    if key not in _CACHE or _CACHE[key].entry != entry:
         features = path.with_suffix(".features") if path.stem == digest else path.with_name(features_file(entry))
         _CACHE[key] = _loaded(entry, path, digest, device, folder, features)
     return _CACHE[key]

@@ -8,19 +8,20 @@ import dagster as dg
 from medai_pipeline import __version__, publish, stages
 from medai_pipeline.orchestration import describe
 from medai_pipeline.orchestration.io_managers import StudyValues
-from medai_pipeline.orchestration.partitions import STUDIES
-from medai_pipeline.orchestration.study_loop import Stage
-from medai_pipeline.records import DeidentifiedStudy, Manifest, StudyHeatmaps, StudyPrediction, StudyTensors
+from medai_pipeline.orchestration.partitions import MODEL_CHOICE, STUDIES
+from medai_pipeline.orchestration.study_loop import Reuse, Stage
+from medai_pipeline.records import DeidentifiedStudy, Manifest, ModelRef, StudyHeatmaps, StudyPrediction, StudyTensors
 
 GPU = {"medai/compute": "gpu"}  # which stages profit from a GPU: a run launcher may route by it
+BACKFILL_STUDIES = 16
 INSTANCE_CHECK = "instance_table"
 TENSOR_CHECK = "tensor_contract"
 PREDICTION_CHECK = "probabilities"
 
 _COMMON: dict[str, Any] = {
     "partitions_def": STUDIES,
-    # A run that a person starts serves one study, so that Dagster shows each one's own state (docs/adr/0002).
-    "backfill_policy": dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
+    # Short enough that a new study does not wait long behind one run of a backfill (docs/adr/0006).
+    "backfill_policy": dg.BackfillPolicy.multi_run(max_partitions_per_run=BACKFILL_STUDIES),
     "required_resource_keys": {"session"},
     "code_version": __version__,
     "group_name": "study",
@@ -96,6 +97,7 @@ def normalized_tensors(context: dg.AssetExecutionContext, anonymized_instances: 
     description="What the model says: probabilities and uncertainty an image and a study; the features for the maps.",
     op_tags=GPU,
     tags=GPU,
+    deps=[MODEL_CHOICE],
     check_specs=_check(PREDICTION_CHECK, "predictions", "Probabilities between 0 and 1, none missing."),
 )
 def predictions(context: dg.AssetExecutionContext, normalized_tensors: StudyValues) -> Iterator[Any]:
@@ -108,7 +110,12 @@ def predictions(context: dg.AssetExecutionContext, normalized_tensors: StudyValu
     def save(prediction: StudyPrediction) -> None:
         services.results.save_prediction(prediction, stage.session.run_id)
 
-    stage.process(predict, describe.prediction, [normalized_tensors], stages.check_predictions, save)
+    def wanted(key: str) -> str:
+        tensors = normalized_tensors[key]
+        return made_by(stages.model_ref(tensors, stage.session.inference), tensors.revision)
+
+    reuse = Reuse(wanted, lambda said: made_by(said.model, said.revision))
+    stage.process(predict, describe.prediction, [normalized_tensors], stages.check_predictions, save, reuse)
     yield from stage.finish()
 
 
@@ -140,7 +147,13 @@ def gradcam_maps(
     def shown(maps: StudyHeatmaps) -> Any:
         return describe.heatmaps(maps, anonymized_instances[maps.study_key])
 
-    stage.process(stage.one_by_one(explain), shown, [predictions, normalized_tensors, anonymized_instances])
+    def wanted(key: str) -> str:
+        return made_by(predictions[key].model, predictions[key].revision)
+
+    reuse = Reuse(wanted, lambda maps: made_by(maps.model, maps.revision))
+    stage.process(
+        stage.one_by_one(explain), shown, [predictions, normalized_tensors, anonymized_instances], reuse=reuse
+    )
     yield from stage.finish()
 
 
@@ -168,6 +181,12 @@ def triage_reports(
         [gradcam_maps, predictions, normalized_tensors, anonymized_instances],
     )
     yield from stage.finish(last=True)
+
+
+def made_by(model: ModelRef | None, revision: int) -> str:
+    """The name under which a value is set aside: the version, its weights, the study's revision and this code."""
+    told = model or ModelRef("", "", "")
+    return f"{revision}-{told.name}@{told.version}-{told.weights_sha256[:16]}-{__version__}"
 
 
 ASSETS = [raw_dicom, anonymized_instances, normalized_tensors, predictions, gradcam_maps, triage_reports]

@@ -15,6 +15,11 @@ def object_name(asset: str, partition_key: str) -> str:
     return f"assets/{asset}/{partition_key}"
 
 
+def kept_name(asset: str, partition_key: str, made_by: str) -> str:
+    """Where a value lies that another model version's has replaced."""
+    return f"kept/{asset}/{partition_key}/{made_by}"
+
+
 class StudyValues(Mapping[str, Any]):
     """The stored values of one asset, study key -> record, read one at a time: memory holds one study, not the range."""
 
@@ -38,6 +43,15 @@ class StudyValues(Mapping[str, Any]):
         self._services.objects.put(object_name(self.asset, key), encode(value))
         if key not in self._keys:
             self._keys.append(key)
+
+    def set_aside(self, key: str, made_by: str) -> None:
+        """Keeps the present value beside the one that takes its place."""
+        self._services.objects.put(kept_name(self.asset, key, made_by), encode(self[key]))
+
+    def from_aside(self, key: str, made_by: str) -> Any:
+        """A value that was set aside; None when there is none."""
+        name = kept_name(self.asset, key, made_by)
+        return decode(self._services.objects.get(name)) if self._services.objects.exists(name) else None
 
 
 class StudyIOManager(dg.IOManager):

@@ -8,6 +8,8 @@ STUDIES = dg.DynamicPartitionsDefinition(name="studies")
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
+BACKFILL = "medai/backfill"  # name@version that older studies are computed again by
+MODEL_CHOICE = dg.AssetKey("model_choice")
 DEFER_EVENTS = "dagster/defer_asset_events"  # the assets report each partition themselves: partial success
 
 

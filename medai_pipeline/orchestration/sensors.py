@@ -12,7 +12,7 @@ from medai_pipeline.arrivals import Cursor, notice
 from medai_pipeline.errors import MedaiError
 from medai_pipeline.orchestration.broker import purge
 from medai_pipeline.orchestration.jobs import STUDY_JOB
-from medai_pipeline.orchestration.partitions import DEFER_EVENTS, RANGE_END, RANGE_START, STUDIES, contiguous
+from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, STUDIES, contiguous
 from medai_pipeline.orchestration.services import Services
 from medai_pipeline.records import StudyState
 
@@ -90,7 +90,7 @@ def request_runs(
 def _waiting(instance: dg.DagsterInstance) -> int:
     """Runs that the sensor requested and that stand in the queue: the daemon takes them out of it."""
     waiting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED], tags={DEFER_EVENTS: "true"})
-    return instance.get_runs_count(waiting)
+    return sum(BACKFILL not in run.tags for run in instance.get_runs(waiting))  # new studies go before a backfill
 
 
 def recover(services: Services, instance: dg.DagsterInstance, now: datetime) -> None:
@@ -119,8 +119,9 @@ def _let_go(services: Services, instance: dg.DagsterInstance, row: Any, now: dat
     if run is not None and run.status == dg.DagsterRunStatus.CANCELED:
         reason = "its run was canceled; materialize it again when it is wanted"
         services.lifecycle.fail(row.study_key, row.revision, row.run_id, row.stage, reason, False, now, 1, 0)
-    elif run is not None and run.status == dg.DagsterRunStatus.SUCCESS and row.report_id:
-        # A person materialized some stages of a reported study, without the report: nothing is left to do.
+    elif run is not None and row.report_id and (run.status == dg.DagsterRunStatus.SUCCESS or BACKFILL in run.tags):
+        # A person materialized some stages of a reported study, without the report: nothing is left to do. Or a backfill
+        # died over it: the report counts on, and the next backfill takes it up without the PACS.
         services.lifecycle.keep_report(row.study_key, row.revision, row.run_id, now)
     else:
         most = services.settings.max_attempts

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from medai_pipeline.pacs.orthanc import Orthanc
     from medai_pipeline.stages import Drawing, Inference
     from medai_pipeline.storage.audit import Audit
+    from medai_pipeline.storage.changes import Changes
     from medai_pipeline.storage.keys import SiteKeys
     from medai_pipeline.storage.lifecycle import Lifecycle
     from medai_pipeline.storage.objects import ObjectStore
@@ -109,6 +110,12 @@ class Services:
         from medai_pipeline.storage.registry import Registry
 
         return Registry(self.engine, self.audit)
+
+    @cached_property
+    def changes(self) -> Changes:
+        from medai_pipeline.storage.changes import Changes
+
+        return Changes(self.engine)
 
     @property
     def models(self) -> ModelSet:

@@ -14,9 +14,17 @@ from typing import Any
 import dagster as dg
 
 from medai_pipeline import __version__
-from medai_pipeline.errors import DatabaseUnreachable, MedaiError, StudyError
+from medai_pipeline.errors import (
+    DatabaseUnreachable,
+    MedaiError,
+    ModelChanged,
+    StudyError,
+    WeightsMissing,
+    WeightsRefused,
+)
 from medai_pipeline.orchestration.io_managers import StudyValues
-from medai_pipeline.orchestration.partitions import DEFER_EVENTS
+from medai_pipeline.orchestration.model_choice import choice_tags, input_tags, latest_input_tags
+from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS
 from medai_pipeline.orchestration.services import Services
 from medai_pipeline.records import QualityResult
 from medai_pipeline.stages import Inference, batches, refuse_blocked
@@ -32,6 +40,7 @@ class RunSession:
     services: Services
     run_id: str
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)  # study key -> (stage, reason)
+    passed_over: set[str] = field(default_factory=set)  # by a backfill: their own run is to come, or at work
     versions: dict[tuple[str, str], str] = field(default_factory=dict)  # (asset, study key) -> data version
     _inference: Inference | None = None
 
@@ -51,6 +60,14 @@ class Described:
     data_version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """How a backfill finds values of the version it wants: `wanted` of a study key, `made_by` of a value."""
+
+    wanted: Callable[[str], str]
+    made_by: Callable[[Any], str]
+
+
 class Stage:
     """One asset's pass over the partitions of its run."""
 
@@ -62,11 +79,13 @@ class Stage:
         self.check_name = check_name
         self.keys = list(context.partition_keys)
         self.deferred = context.run.tags.get(DEFER_EVENTS) == "true"
-        self.values = StudyValues(self.services, self.name, [])
+        self.backfill = bool(context.run.tags.get(BACKFILL))
+        self.values = StudyValues(self.services, self.name, self.keys if self.backfill else [])
         self.rows: dict[str, Any] = {}
         self.described: dict[str, Described] = {}
         self.checked: dict[str, tuple[QualityResult, ...]] = {}
         self.inputs: list[str] = []
+        self.reuse: Reuse | None = None
 
     def process(
         self,
@@ -75,16 +94,25 @@ class Stage:
         upstream: Sequence[StudyValues] = (),
         check: Check | None = None,
         save: Callable[[Any], None] | None = None,
+        reuse: Reuse | None = None,
     ) -> None:
-        """`work` on every study whose inputs are there, a few at a time; `check` and `save` what comes out, and store it."""
+        """`work` on every study whose inputs are there, a few at a time; `check` and `save` what comes out, and store it.
+
+        A backfill takes what the wanted model version has said before, and sets aside what its value replaces.
+        """
+        self.reuse = reuse if self.backfill else None
         self.inputs = [values.asset for values in upstream]
         ready = [key for key in self.keys if self._begin(key, upstream)]
         done = 0
         for chunk in batches(ready, lambda key: self.rows[key].instance_count):
-            values = {key: value for key, value in self._guarded(work, chunk).items() if self._good(key, value)}
+            found = {key: value for key in chunk if (value := self._there(key)) is not None}
+            there = {key: value for key, value in found.items() if self._good(key, value)}
+            todo = [key for key in chunk if key not in found]
+            made = self._guarded(work, todo) if todo else {}
+            values = {key: value for key, value in made.items() if self._good(key, value)}
             if check and values:
                 values = dict(check(list(values.values())))
-            for key, value in values.items():
+            for key, value in {**values, **there}.items():
                 self._keep(key, value, describe, save)
             done += len(chunk)
             self.context.log.info(f"{self.name}: {done} of {len(ready)} studies")
@@ -107,10 +135,13 @@ class Stage:
     # one study -----------------------------------------------------------------------------------------------
 
     def _begin(self, key: str, upstream: Sequence[StudyValues]) -> bool:
-        if key in self.session.failures:
+        if key in self.session.failures or key in self.session.passed_over:
             return False
         self.services.hold(self.session.run_id)
-        row = self.services.lifecycle.claim(key, self.session.run_id, self.services.now())
+        row = self.services.lifecycle.claim(key, self.session.run_id, self.services.now(), self.backfill)
+        if row is None and self.backfill:
+            self.session.passed_over.add(key)
+            return False
         if row is None:
             return self._refuse(key, "another run works on this study; it is not touched here")
         self.rows[key] = row
@@ -120,6 +151,19 @@ class Stage:
         if any(values[key].revision != row.revision for values in upstream):
             return self._fail(key, StudyError("a newer revision has arrived: it is processed from raw_dicom on"), True)
         return True
+
+    def _there(self, key: str) -> Any:
+        """What the wanted version has said of the study before; None when that is still to be computed."""
+        if self.reuse is None:
+            return None
+        return self._attempt(lambda key: self._before(key), key)
+
+    def _before(self, key: str) -> Any:
+        assert self.reuse
+        wanted = self.reuse.wanted(key)
+        if key in self.values and self.reuse.made_by(value := self.values[key]) == wanted:
+            return value
+        return self.values.from_aside(key, wanted)
 
     def _guarded(self, work: Many, keys: Sequence[str]) -> Mapping[str, Any]:
         """The batch; when it breaks as a whole, each study alone, so that only the guilty one fails."""
@@ -146,7 +190,7 @@ class Stage:
             refuse_blocked(checks)
             if save:
                 save(value)
-            self.values.store(key, value)
+            self._store(key, value)
             return describe(value)
 
         described = self._attempt(store, key)
@@ -156,6 +200,15 @@ class Stage:
             if self.deferred:
                 self._report(key, described)
 
+    def _store(self, key: str, value: Any) -> None:
+        """The value in its place; in a backfill what another version made is set aside."""
+        if self.reuse and key in self.values:
+            before = self.reuse.made_by(self.values[key])
+            if before == self.reuse.made_by(value):
+                return
+            self.values.set_aside(key, before)
+        self.values.store(key, value)
+
     def _fail(self, key: str, error: Exception, retry: bool | None = None) -> bool:
         reason = error.reason if isinstance(error, MedaiError) else _unexpected(error)
         again = retry if retry is not None else getattr(error, "retryable", not isinstance(error, MedaiError))
@@ -163,6 +216,11 @@ class Stage:
             # Frames only: the message of an unexpected error could hold what it choked on.
             self.context.log.error(f"{key}: {reason}\n" + "".join(traceback.format_tb(error.__traceback__)))
         settings = self.services.settings
+        if self.backfill and (again or isinstance(error, (ModelChanged, WeightsMissing, WeightsRefused))):
+            # nothing is wrong with the study: its report counts on, and the backfill is asked for again
+            row = self.rows[key]
+            self.services.lifecycle.keep_report(key, row.revision, self.session.run_id, self.services.now())
+            return self._refuse(key, reason)
         self.services.lifecycle.fail(
             key,
             self.rows[key].revision,
@@ -190,10 +248,13 @@ class Stage:
             "dagster/data_version_is_user_provided": "true",
             "dagster/code_version": __version__,
         }
+        if self.name == "predictions":
+            tags |= choice_tags(self.context.instance, key, described.data_version)
         for asset in self.inputs:
             if version := self.session.versions.get((asset, key)):
-                tags[f"dagster/input_data_version/{asset}"] = version
-                tags[f"dagster/input_event_pointer/{asset}"] = "NULL"
+                tags |= input_tags(asset, version)
+            elif self.backfill:  # made by an earlier run
+                tags |= latest_input_tags(self.context.instance, asset, key)
         metadata = dict(described.metadata)
         self.context.log_event(
             dg.AssetMaterialization(asset_key=self.context.asset_key, partition=key, metadata=metadata, tags=tags)

@@ -12,11 +12,12 @@ from medai_pipeline.stages.checking import (
     check_tensors,
     refuse_blocked,
 )
+from medai_pipeline.stages.comparison import compare
 from medai_pipeline.stages.explanation import Drawing, explain_study
 from medai_pipeline.stages.images import normalize_study
 from medai_pipeline.stages.intake import SHORT_DIGEST, deidentify_study, fetch_study
 from medai_pipeline.stages.objects import Objects
-from medai_pipeline.stages.prediction import Inference, no_prediction, predict_studies, warm
+from medai_pipeline.stages.prediction import Inference, ask_model, model_ref, no_prediction, predict_studies, warm
 from medai_pipeline.stages.reporting import Run, report_study
 
 __all__ = [
@@ -29,13 +30,16 @@ __all__ = [
     "Objects",
     "Run",
     "all_checks",
+    "ask_model",
     "batches",
     "check_deidentified",
     "check_predictions",
     "check_tensors",
+    "compare",
     "deidentify_study",
     "explain_study",
     "fetch_study",
+    "model_ref",
     "no_prediction",
     "normalize_study",
     "predict_studies",

@@ -48,7 +48,7 @@ def explain_study(
     from medai_pipeline.results.report import overlay_name
 
     if not prediction.labels:
-        return StudyHeatmaps(prediction.study_key, prediction.revision, ())
+        return StudyHeatmaps(prediction.study_key, prediction.revision, (), model=prediction.model)
     network = network_of(prediction, inference, drawing.layers) if inference else None
     maps = explain(prediction, tensors, method=drawing.method, network=network)
     by_uid = {i.sop_instance_uid: i for i in study.instances}
@@ -74,7 +74,7 @@ def explain_study(
             spacing_mm=heatmap.item.spacing_mm,
             withheld=heatmap.withheld,
         )
-    return replace(maps, heatmaps=tuple(found), overlays=overlays)
+    return replace(maps, heatmaps=tuple(found), overlays=overlays, model=prediction.model)
 
 
 def network_of(prediction: StudyPrediction, inference: Inference, layers: tuple[str, ...] = ()) -> Network | None:

@@ -87,6 +87,14 @@ def model_for(study: StudyTensors, inference: Inference) -> CatalogEntry:
     return chosen
 
 
+def model_ref(study: StudyTensors, inference: Inference) -> ModelRef:
+    """Which weights would answer for a study now; nameless without a model. Raises ModelChanged as `model_for` does."""
+    if not study.model:
+        return ModelRef("", "", "")
+    entry = model_for(study, inference)
+    return ModelRef(entry.name, entry.version, entry.weights_sha256 or "")
+
+
 def ask_model(
     entry: CatalogEntry, group: Sequence[StudyTensors], inference: Inference, role: str = "primary"
 ) -> dict[str, StudyPrediction | MedaiError]:

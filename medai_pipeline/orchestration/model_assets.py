@@ -1,0 +1,144 @@
+"""Assets about models, not studies: what two versions say of the same studies, and what a shadow version says."""
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+
+from medai_pipeline import __version__, stages
+from medai_pipeline.orchestration.io_managers import StudyValues
+from medai_pipeline.orchestration.model_choice import model_choice
+from medai_pipeline.orchestration.partitions import STUDIES
+from medai_pipeline.orchestration.services import Services
+from medai_pipeline.records import Priority, StudyPrediction
+from medai_pipeline.stages.comparison import Comparison, Shift
+
+PAIRS = dg.DynamicPartitionsDefinition(name="model_pairs")
+BETWEEN = ".."  # of a pair: old..new, each name@version
+ROWS = 50
+COMPARISON_JOB, SHADOW_JOB = "model_comparison_job", "shadow_job"
+
+
+def pair(old: str, new: str) -> str:
+    return f"{old}{BETWEEN}{new}"
+
+
+@dg.asset(
+    partitions_def=PAIRS,
+    deps=[dg.AssetDep("predictions", partition_mapping=dg.AllPartitionMapping())],
+    required_resource_keys={"session"},
+    code_version=__version__,
+    group_name="models",
+    description="Two versions over the studies that both have read: shifts of probability, findings that flipped, "
+    "priorities that rose or fell.",
+)
+def model_comparison(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    old, _, new = context.partition_key.partition(BETWEEN)
+    return dg.MaterializeResult(metadata=described(compared(context.resources.session.services, old, new)))
+
+
+def compared(services: Services, old: str, new: str) -> Comparison:
+    """Both versions' answers and priorities from the database, side by side."""
+    names = [tuple(label.split("@", 1)) for label in (old, new)]
+    said = tuple(services.changes.answers(*name) for name in names)
+    reported = tuple(services.changes.priorities(*name) for name in names)
+    return stages.compare(old, new, (said[0], said[1]), (reported[0], reported[1]))
+
+
+def described(found: Comparison) -> dict[str, Any]:
+    """Tables and pictures of a comparison: study keys and numbers, no identity."""
+    from medai_pipeline.results.comparison_plots import priorities_plot, probabilities_plot
+
+    moved = sorted((move for move in found.moves if move.rise), key=lambda move: -abs(move.rise))
+    points = [(s.label, s.old, s.new, s.flipped) for s in found.shifts]
+    ranks = [(move.old.rank, move.new.rank) for move in found.moves]
+    mean = sum(abs(s.new - s.old) for s in found.shifts) / max(1, len(found.shifts))
+    changes = [{"study": move.study_key, found.old: move.old.value, found.new: move.new.value} for move in moved[:ROWS]]
+    return {
+        "old": found.old,
+        "new": found.new,
+        "studies": len(found.moves),
+        "findings that flipped": len(found.flips),
+        "priorities that rose": sum(move.rise > 0 for move in found.moves),
+        "priorities that fell": sum(move.rise < 0 for move in found.moves),
+        "mean shift of probability": round(mean, 4),
+        "probabilities": dg.MetadataValue.md(_picture(probabilities_plot(found.old, found.new, points))),
+        "priorities": dg.MetadataValue.md(
+            _picture(priorities_plot(found.old, found.new, [p.value for p in Priority], ranks))
+        ),
+        f"flipped (first {ROWS})": _table([_row(shift) for shift in found.flips[:ROWS]]),
+        f"priorities that moved (first {ROWS})": _table(changes),
+    }
+
+
+def _row(shift: Shift) -> dict[str, Any]:
+    return {
+        "study": shift.study_key,
+        "finding": shift.label,
+        "old": round(shift.old, 3),
+        "new": round(shift.new, 3),
+        "now": "present" if shift.new_present else "absent",
+    }
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> dg.MetadataValue:
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows]) if rows else dg.MetadataValue.text("none")
+
+
+def _picture(png: bytes) -> str:
+    return f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+@dg.asset(
+    partitions_def=STUDIES,
+    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=16),
+    required_resource_keys={"session"},
+    code_version=__version__,
+    group_name="models",
+    io_manager_key="study_io",
+    description="What the shadow versions say of a study that was reported. The worklist does not know it.",
+)
+def shadow_predictions(
+    context: dg.AssetExecutionContext, normalized_tensors: StudyValues, anonymized_instances: StudyValues
+) -> Iterator[Any]:
+    session = context.resources.session
+    told = {key: _ask_shadows(session, normalized_tensors, anonymized_instances, key) for key in normalized_tensors}
+    for key, words in told.items():
+        context.log_event(
+            dg.AssetMaterialization(context.asset_key, partition=key, metadata={"shadows": "; ".join(words) or "none"})
+        )
+    yield dg.Output(StudyValues(session.services, "shadow_predictions", []))
+
+
+def _ask_shadows(session: Any, tensors_of: StudyValues, studies: StudyValues, key: str) -> list[str]:
+    """Each shadow version about one study: what it said is kept beside, and nothing of the study's state is touched."""
+    tensors, services, inference = tensors_of[key], session.services, session.inference
+    words = []
+    for entry in inference.models.beside(tensors.modality, tensors.body_part):
+        own = tensors
+        if entry.contract != tensors.contract:
+            alone = replace(inference.models, active=(entry,))
+            own = stages.normalize_study(studies[key], services.objects, alone)
+        answer = stages.ask_model(entry, [own], inference, role="shadow")[key]
+        if not isinstance(answer, StudyPrediction):
+            words.append(f"{entry.label} failed: {answer.reason}")
+            continue
+        services.results.save_prediction(answer, session.run_id)
+        words.append(f"{entry.label} answered")
+    return words
+
+
+MODEL_ASSETS: list[Any] = [model_choice, model_comparison, shadow_predictions]
+MODEL_JOBS = [
+    dg.define_asset_job(
+        COMPARISON_JOB,
+        selection=[model_comparison],
+        executor_def=dg.in_process_executor,
+        tags={"dagster/priority": "-5"},
+    ),
+    dg.define_asset_job(
+        SHADOW_JOB, selection=[shadow_predictions], executor_def=dg.in_process_executor, tags={"dagster/priority": "-5"}
+    ),
+]

@@ -1,0 +1,207 @@
+"""The sensors over the registry: a promoted version's backfill, until no study is left; what shadows say; comparisons."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+from dagster._core.definitions.events import AssetKeyPartitionKey
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+from medai_pipeline.errors import MedaiError
+from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, MODEL_JOBS, PAIRS, SHADOW_JOB, pair
+from medai_pipeline.orchestration.model_choice import observe
+from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, contiguous
+from medai_pipeline.orchestration.services import Services
+from medai_pipeline.registering import affected, entry_of, scopes_of
+
+BEHIND = {"dagster/priority": "-10"}  # new studies have 0
+_FROM_PREDICTION = ("predictions", "gradcam_maps", "triage_reports")
+_OPEN = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
+SHADOWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How often a version's backfill was asked for without fewer studies being left, and when last."""
+
+    left: int = 0
+    tries: int = 0
+    at: float = 0.0
+
+    def next(self, left: int, now: datetime) -> Effort:
+        tries = self.tries + 1 if left >= self.left > 0 else 1
+        return Effort(left, tries, now.timestamp())
+
+
+def model_backfills(services: Services) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="model_backfills",
+        asset_selection=dg.AssetSelection.groups("study"),
+        minimum_interval_seconds=5,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="After a promotion: marks the studies that another version has read, and starts their backfill.",
+    )
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        efforts = {key: Effort(**values) for key, values in json.loads(context.cursor or "{}").items()}
+        try:
+            requests, efforts, words = request_backfills(services, context, efforts)
+        except MedaiError as error:
+            return dg.SkipReason(error.reason)
+        cursor = json.dumps({key: asdict(effort) for key, effort in efforts.items()})
+        if not requests:
+            context.update_cursor(cursor)
+            return dg.SkipReason("; ".join(words) or "every study was read by the version that is active for it")
+        return dg.SensorResult(run_requests=requests, cursor=cursor)
+
+    return evaluate
+
+
+def request_backfills(
+    services: Services, context: dg.SensorEvaluationContext, efforts: dict[str, Effort]
+) -> tuple[list[dg.RunRequest], dict[str, Effort], list[str]]:
+    """A backfill for each version whose promotion left older studies, unless one is under way or failed too often."""
+    rows = services.registry.versions()
+    wanting = [(row, row.backfill_since) for row in rows if row.state == "active" and row.backfill_since]
+    if not wanting:
+        return [], {}, []
+    instance, settings, now = context.instance, services.settings, services.now()
+    models, read = services.models, services.changes.read_studies()
+    known = set(instance.get_dynamic_partitions("studies"))
+    requests, kept, words = [], {}, []
+    for row, since in wanting:
+        name = f"{row.label} {since.isoformat()}"
+        effort = efforts.get(name, Effort())
+        kept[name] = effort
+        keys = [key for key in affected(read, models, row.label) if key in known]
+        if not keys:
+            if services.changes.running_since_before(since):
+                words.append(f"{row.label}: a run from before its promotion is still at work")
+                continue
+            services.registry.backfill_done(row.name, row.version)
+            words.append(f"{row.label}: no study is left")
+            continue
+        if _under_way(instance, row.label):
+            words.append(f"{row.label}: {len(keys)} studies are left")
+            continue
+        pause = settings.retry_seconds * 2 ** (effort.tries - 1) if effort.tries else 0
+        if effort.tries >= settings.max_attempts:
+            words.append(f"{row.label}: {len(keys)} studies cannot be computed again; see the failed runs, then run "
+                         f"`medai backfill --model {row.label}`")  # fmt: skip
+            continue
+        if now.timestamp() - effort.at < pause:
+            words.append(f"{row.label}: tried again soon")
+            continue
+        observe(instance, keys, version_of(row))
+        kept[name] = effort.next(len(keys), now)
+        tags = {**BEHIND, BACKFILL: row.label, DEFER_EVENTS: "true", "medai/studies": str(len(keys))}
+        requests.append(dg.RunRequest.for_asset_graph_subset(_subset(context, services, row.label, read, keys), tags))
+    return requests, kept, words
+
+
+def version_of(row: Any) -> str:
+    """The data version that `predictions` of this version carry."""
+    return f"{row.label}:{row.weights_sha256[:16]}"
+
+
+def _under_way(instance: dg.DagsterInstance, label: str) -> bool:
+    open_ones = instance.get_backfills(filters=BulkActionsFilter(statuses=_OPEN, tags={BACKFILL: label}))
+    return bool(open_ones)
+
+
+def _subset(
+    context: dg.SensorEvaluationContext, services: Services, label: str, read: Any, keys: list[str]
+) -> AssetGraphSubset:
+    """The assets from the prediction on; from the tensors on where a version before took other images."""
+    models = services.models
+    wanted, before = models.entry(label).contract, {study.study_key: study.model for study in read}
+    contracts = {entry.label: entry.contract for entry in models.known}
+    again = any(contracts.get(before[key]) != wanted for key in keys)
+    assets = ("normalized_tensors", *_FROM_PREDICTION) if again else _FROM_PREDICTION
+    partitions = {AssetKeyPartitionKey(dg.AssetKey(asset), key) for asset in assets for key in keys}
+    assert context.repository_def
+    return AssetGraphSubset.from_asset_partition_set(partitions, context.repository_def.asset_graph)
+
+
+def model_followers(services: Services) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="model_followers",
+        jobs=MODEL_JOBS,
+        minimum_interval_seconds=10,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks shadow versions about new studies, and compares versions that have read the same ones.",
+    )
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        try:
+            shadows = request_shadows(services, context.instance)
+            pairs = request_comparisons(services, context.instance)
+        except MedaiError as error:
+            return dg.SkipReason(error.reason)
+        if not shadows and not pairs:
+            return dg.SkipReason("no shadow version waits for a study, and every comparison is up to date")
+        new = [request.partition_key for request in pairs if request.partition_key]
+        return dg.SensorResult(
+            run_requests=[*shadows, *pairs], dynamic_partitions_requests=[PAIRS.build_add_request(new)] if new else []
+        )
+
+    return evaluate
+
+
+def request_shadows(services: Services, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """Runs over the studies reported since a version became a shadow about which it has said nothing yet."""
+    rows = [(row, row.promoted_at) for row in services.registry.versions() if row.state == "shadow" and row.promoted_at]
+    if not rows or _live(instance, SHADOW_JOB):
+        return []
+    order = list(instance.get_dynamic_partitions("studies"))
+    models, read = services.models, {study.study_key: study for study in services.changes.read_studies()}
+    wanted: dict[str, None] = {}
+    for row, since in rows:
+        entry = models.entry(row.label)
+        mine = [k for k, s in read.items() if entry in models.beside(s.modality, s.body_part)]
+        wanted |= dict.fromkeys(services.changes.unasked(row.name, row.version, since, mine))
+    keys = list(wanted)[:SHADOWS_AT_ONCE]
+    return [
+        dg.RunRequest(
+            run_key=f"shadow {group[0]} {group[-1]} {services.now().timestamp():.0f}",
+            job_name=SHADOW_JOB,
+            tags={**BEHIND, RANGE_START: group[0], RANGE_END: group[-1], DEFER_EVENTS: "true"},
+        )
+        for group in contiguous(keys, order, 16)
+    ]
+
+
+def request_comparisons(services: Services, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """A comparison for each pair of versions of which more was said than when it was compared last."""
+    requests = []
+    for old, new in pairs_of(services):
+        count = services.changes.in_common(old, new)
+        # the key names how much is compared: what was compared already is not requested again
+        if count:
+            key = f"{pair(old, new)} {count} {services.changes.last_answer(new)}"
+            requests.append(dg.RunRequest(run_key=key, job_name=COMPARISON_JOB, partition_key=pair(old, new)))
+    return requests
+
+
+def pairs_of(services: Services) -> list[tuple[str, str]]:
+    """(old, new): each active version against those it took the place of, once its backfill is over, and each shadow
+    against the active versions in whose place it would be."""
+    rows = services.registry.versions()
+    active = [(row, entry_of(row)) for row in rows if row.state == "active"]
+    found = [
+        (old, row.label) for row, _ in active if not row.backfill_since for old in filter(None, row.replaced.split(","))
+    ]
+    for row in rows:
+        if row.state == "shadow":
+            mine = set(scopes_of(entry_of(row)))
+            found += [(other.label, row.label) for other, entry in active if mine & set(scopes_of(entry))]
+    return found
+
+
+def _live(instance: dg.DagsterInstance, job: str) -> bool:
+    ended = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+    statuses = [status for status in dg.DagsterRunStatus if status not in ended]
+    return instance.get_runs_count(dg.RunsFilter(job_name=job, statuses=statuses)) > 0

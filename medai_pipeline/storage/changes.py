@@ -1,0 +1,175 @@
+"""What a change of models means for studies: by which version each was read, what two versions said, how long a study takes.
+
+Only reads. Which version a study should have is not known here: `registering` asks the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Engine
+
+from medai_pipeline.records import StudyState
+from medai_pipeline.storage.tables import inference_results, reports, studies
+
+_RECENT = 500  # reported studies that tell how long one takes
+
+
+@dataclass(frozen=True, slots=True)
+class ReadStudy:
+    """A reported study as what it was read, and by which version ("" for none). `images` is how many it holds."""
+
+    study_key: str
+    revision: int
+    modality: str
+    body_part: str
+    model: str
+    weights_sha256: str
+    images: int
+
+
+class Changes:
+    """Reads over studies, reports and results."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def read_studies(self) -> list[ReadStudy]:
+        """The latest revision of every study that is reported, longest ago first."""
+        latest = _latest()
+        model = reports.c.content["models"][0]
+        query = (
+            sa.select(
+                latest.c.study_key, latest.c.revision, latest.c.instance_count.label("images"),
+                sa.func.coalesce(sa.func.nullif(latest.c.read_modality, ""), latest.c.modality).label("modality"),
+                latest.c.read_body_part.label("body_part"),
+                model["name"].astext.label("name"), model["version"].astext.label("version"),
+                sa.func.coalesce(model["weights_sha256"].astext, "").label("weights_sha256"),
+            )
+            .join(reports, reports.c.id == latest.c.report_id)
+            .where(latest.c.state == StudyState.REPORTED)
+            .order_by(reports.c.created_at, latest.c.study_key)
+        )  # fmt: skip
+        with self._engine.connect() as connection:
+            return [
+                ReadStudy(
+                    row.study_key,
+                    row.revision,
+                    row.modality,
+                    row.body_part,
+                    f"{row.name}@{row.version}" if row.name else "",
+                    row.weights_sha256,
+                    row.images,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def running_since_before(self, moment: datetime) -> bool:
+        """Whether a run that began before `moment` still works on a study: it may use the versions of then."""
+        query = sa.select(sa.exists().where(studies.c.state == StudyState.RUNNING, studies.c.started_at < moment))
+        with self._engine.connect() as connection:
+            return bool(connection.scalar(query))
+
+    def seconds_a_study(self) -> tuple[float, int] | None:
+        """Seconds a study took of late, from claim to report in the runs as they were, and over how many; None for none."""
+        recent = (
+            sa.select(studies.c.run_id, studies.c.started_at, studies.c.finished_at)
+            .where(studies.c.state == StudyState.REPORTED, studies.c.started_at.is_not(None))
+            .order_by(studies.c.finished_at.desc())
+            .limit(_RECENT)
+            .subquery()
+        )
+        spent = sa.func.extract("epoch", sa.func.max(recent.c.finished_at) - sa.func.min(recent.c.started_at))
+        runs = sa.select(spent.label("seconds"), sa.func.count().label("studies")).group_by(recent.c.run_id).subquery()
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(sa.func.sum(runs.c.seconds), sa.func.sum(runs.c.studies))).one()
+        return (float(row[0]) / int(row[1]), int(row[1])) if row[1] else None
+
+    def answers(self, model: str, version: str) -> dict[tuple[str, int], dict[str, Any]]:
+        """What a version said: (study key, revision) -> its result, the last of each, with the report's priority."""
+        query = (
+            sa.select(inference_results)
+            .where(inference_results.c.model_name == model, inference_results.c.model_version == version)
+            .order_by(inference_results.c.id)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return {(row.study_key, row.revision): dict(row.result) for row in rows}
+
+    def priorities(self, model: str, version: str) -> dict[tuple[str, int], str]:
+        """(study key, revision) -> the priority in the last report that the version's answer led to."""
+        said = reports.c.content["models"][0]
+        query = (
+            sa.select(reports.c.study_key, reports.c.revision, reports.c.priority)
+            .where(said["name"].astext == model, said["version"].astext == version)
+            .order_by(reports.c.created_at)
+        )
+        with self._engine.connect() as connection:
+            return {(row.study_key, row.revision): row.priority for row in connection.execute(query)}
+
+    def who_answered(self, keys: Sequence[str]) -> list[tuple[str, str]]:
+        """(study key, name@version) of every version that has said something of the latest revision of these studies."""
+        latest = _latest()
+        query = (
+            sa.select(latest.c.study_key, inference_results.c.model_name, inference_results.c.model_version)
+            .join(
+                inference_results,
+                (inference_results.c.study_key == latest.c.study_key)
+                & (inference_results.c.revision == latest.c.revision)
+                & (inference_results.c.role == "primary"),
+            )
+            .where(latest.c.study_key.in_(keys))
+            .distinct()
+        )
+        with self._engine.connect() as connection:
+            return [(row.study_key, f"{row.model_name}@{row.model_version}") for row in connection.execute(query)]
+
+    def in_common(self, old: str, new: str) -> int:
+        """Of how many study revisions both versions (name@version) have said something."""
+        sides = [_answered(label) for label in (old, new)]
+        with self._engine.connect() as connection:
+            return int(connection.scalar(sa.select(sa.func.count()).select_from(sa.intersect(*sides).subquery())) or 0)
+
+    def last_answer(self, label: str) -> int:
+        """The number of the last thing a version (name@version) said; 0 for nothing."""
+        name, version = label.split("@", 1)
+        query = sa.select(sa.func.max(inference_results.c.id)).where(
+            inference_results.c.model_name == name, inference_results.c.model_version == version
+        )
+        with self._engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def unasked(self, model: str, version: str, since: datetime, keys: Sequence[str]) -> list[str]:
+        """Of `keys`, studies reported after `since` about whose latest revision the version has said nothing yet."""
+        latest = _latest()
+        asked = sa.exists().where(
+            inference_results.c.study_key == latest.c.study_key,
+            inference_results.c.revision == latest.c.revision,
+            inference_results.c.model_name == model,
+            inference_results.c.model_version == version,
+        )
+        query = sa.select(latest.c.study_key).where(
+            latest.c.state == StudyState.REPORTED, latest.c.ready_at >= since, latest.c.study_key.in_(keys), ~asked
+        )
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query.order_by(latest.c.finished_at)))
+
+
+def _latest() -> sa.Subquery:
+    return (
+        sa.select(studies)
+        .distinct(studies.c.study_key)
+        .order_by(studies.c.study_key, studies.c.revision.desc())
+        .subquery()
+    )
+
+
+def _answered(label: str) -> sa.Select[Any]:
+    name, version = label.split("@", 1)
+    return sa.select(inference_results.c.study_key, inference_results.c.revision).where(
+        inference_results.c.model_name == name, inference_results.c.model_version == version
+    )

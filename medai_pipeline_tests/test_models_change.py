@@ -1,0 +1,319 @@
+"""A model version changes: exactly its studies are computed again, without the PACS, and going back computes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
+from sqlalchemy import text
+
+from medai_pipeline import stages
+from medai_pipeline.errors import ModelError, PacsUnreachable
+from medai_pipeline.models.cards import to_card
+from medai_pipeline.models.catalog import entry
+from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, SHADOW_JOB, compared
+from medai_pipeline.orchestration.model_sensors import pairs_of
+from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, contiguous
+from medai_pipeline.phantoms.studies import make_study
+from medai_pipeline.records import StudyState
+from medai_pipeline.registering import register_packaged, scopes_of
+from medai_pipeline.storage.registry import NewModel
+from medai_pipeline_tests.model_versions import demo_version
+from medai_pipeline_tests.pipeline import Pipeline
+
+FILM, FILM2 = "demo-chest-xray@1", "demo-chest-xray@2"
+
+
+def film(seed: int, findings: tuple[str, ...] = ()):
+    return make_study("chest-xray", seed, findings=findings)
+
+
+class Models:
+    """The registry as people use it, and the sensors of models as the daemon does."""
+
+    def __init__(self, pipeline: Pipeline, folder: Path) -> None:
+        self.pipeline, self.services, self.folder = pipeline, pipeline.services, folder
+        self.cursor: str | None = None
+        self.skipped = ""
+        register_packaged(self.services.registry, (), self.services.settings.models_path, pipeline.now())
+
+    def register(self, version: str, shift: float = 3.0, **changes: object) -> str:
+        """A version of the film model whose every logit is `shift` higher; examined elsewhere, so that this is fast."""
+        from medai_pipeline.models.load import checked_digest, stored_path
+        from medai_pipeline.registering import write_whole
+
+        _, weights = demo_version(self.folder, version, shift)
+        data = weights.read_bytes()
+        made = dataclasses.replace(entry(FILM), version=version, weights_sha256=None, **changes)
+        made = dataclasses.replace(made, weights_sha256=checked_digest(made, data))
+        write_whole(stored_path(self.services.settings.models_path, made.weights_sha256 or ""), data)
+        new = NewModel(made.name, version, made.architecture, made.weights_sha256 or "", to_card(made),
+                       scopes_of(made), {}, {})  # fmt: skip
+        self.services.registry.register(new, "ann", self.pipeline.now())
+        return made.label
+
+    def promote(self, label: str) -> None:
+        name, version = label.split("@")
+        self.services.registry.promote(name, version, "ann", self.pipeline.now())
+
+    def sensor(self, name: str = "model_backfills") -> list[dg.RunRequest]:
+        repository = self.pipeline.definitions.get_repository_def()
+        with dg.build_sensor_context(
+            instance=self.pipeline.instance, cursor=self.cursor, repository_def=repository
+        ) as context:
+            result = repository.get_sensor_def(name)(context)
+            if isinstance(result, dg.SkipReason):
+                self.skipped, self.cursor = result.skip_message or "", context.cursor
+                return []
+        if name == "model_backfills":
+            self.cursor = result.cursor
+        for request in result.dynamic_partitions_requests or []:
+            self.pipeline.instance.add_dynamic_partitions(request.partitions_def_name, request.partition_keys)
+        return list(result.run_requests or [])
+
+    def backfill(self, request: dg.RunRequest, chunk: int = 16) -> list[dg.ExecuteInProcessResult]:
+        """What the backfill daemon does: runs of neighbours, a few at a time."""
+        subset = request.asset_graph_subset
+        assets = sorted(subset.asset_keys, key=lambda key: key.to_user_string())
+        keys = subset.get_partitions_subset(dg.AssetKey("predictions")).get_partition_keys()
+        order = list(self.pipeline.instance.get_dynamic_partitions("studies"))
+        return [self.run(group, assets, dict(request.tags)) for group in contiguous(list(keys), order, chunk)]
+
+    def run(self, keys: list[str], assets: list[dg.AssetKey], tags: dict[str, str]) -> dg.ExecuteInProcessResult:
+        repository = self.pipeline.definitions.get_repository_def()
+        job = repository.get_implicit_global_asset_job_def().get_subset(asset_selection=set(assets))
+        tags = {**tags, RANGE_START: keys[0], RANGE_END: keys[-1]}
+        return job.execute_in_process(instance=self.pipeline.instance, tags=tags, raise_on_error=False)
+
+    def reported_by(self, key: str) -> str:
+        (row,) = self.pipeline.reports(key)
+        return row.models[0]
+
+    def stale(self, key: str, asset: str = "predictions") -> bool:
+        graph = self.pipeline.definitions.get_repository_def().asset_graph
+        resolver = CachingStaleStatusResolver(
+            self.pipeline.instance, graph, LoadingContextForTest(self.pipeline.instance)
+        )
+        return resolver.get_status(dg.AssetKey(asset), key) is StaleStatus.STALE
+
+    def results(self, key: str) -> list[tuple[str, str]]:
+        with self.services.engine.connect() as connection:
+            rows = connection.execute(
+                text("SELECT model_version, role FROM medai.inference_results WHERE study_key = :k ORDER BY id"),
+                {"k": key},
+            )
+            return [tuple(row) for row in rows]
+
+
+@pytest.fixture
+def models(pipeline: Pipeline, tmp_path: Path) -> Models:
+    return Models(pipeline, tmp_path)
+
+
+def no_pacs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise PacsUnreachable("the PACS must not be asked")
+
+    monkeypatch.setattr("medai_pipeline.pacs.orthanc.Orthanc._send", unreachable, raising=False)
+    monkeypatch.setattr("httpx.Client.send", unreachable)
+
+
+def test_a_promotion_makes_exactly_its_studies_stale_and_their_backfill_needs_no_pacs(
+    pipeline: Pipeline, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films = pipeline.send(film(501, ("Pneumothorax",)), film(502))
+    (ct,) = pipeline.send(make_study("chest-ct", 503, slices=4))
+    pipeline.work()
+    assert not any(models.stale(key) for key in (*films, ct))
+    assert models.sensor() == []
+    models.promote(models.register("2"))
+    no_pacs(monkeypatch)
+    (request,) = models.sensor()
+    assert [models.stale(key) for key in (*films, ct)] == [True, True, False]
+    assert request.tags[BACKFILL] == FILM2
+    assert int(request.tags["dagster/priority"]) < 0
+    assert {key.to_user_string() for key in request.asset_graph_subset.asset_keys} == {
+        "predictions", "gradcam_maps", "triage_reports"}  # fmt: skip
+    results = models.backfill(request, chunk=1)
+    assert len(results) == 2  # in chunks
+    assert all(result.success for result in results)
+    assert [models.reported_by(key) for key in (*films, ct)] == [FILM2, FILM2, "demo-chest-ct@1"]
+    assert not any(models.stale(key) for key in (*films, ct))
+    assert models.results(films[0]) == [("1", "primary"), ("2", "primary")]  # both stay
+    assert models.sensor() == []
+    assert "no study is left" in models.skipped
+    assert models.services.registry.version("demo-chest-xray").backfill_since is None
+
+
+def test_going_back_computes_nothing(pipeline: Pipeline, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    (key,) = pipeline.send(film(511, ("Effusion",)))
+    pipeline.work()
+    (before,) = pipeline.reports(key)
+    models.promote(models.register("2"))
+    (request,) = models.sensor()
+    models.backfill(request)
+    models.sensor()
+    models.promote(FILM)
+
+    def computed(*_: object, **__: object) -> None:
+        raise AssertionError("this was computed before")
+
+    monkeypatch.setattr(stages, "predict_studies", computed)
+    monkeypatch.setattr(stages, "explain_study", computed)
+    no_pacs(monkeypatch)
+    (request,) = models.sensor()
+    assert all(result.success for result in models.backfill(request))
+    (after,) = pipeline.reports(key)
+    assert (after.report_id, after.models, after.priority) == (before.report_id, before.models, before.priority)
+    assert not models.stale(key)
+    assert models.results(key) == [("1", "primary"), ("2", "primary")]
+
+
+def test_a_backfill_that_died_is_taken_up_again_with_what_is_left_and_without_the_pacs(
+    pipeline: Pipeline, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = pipeline.send(film(521), film(522))
+    pipeline.work()
+    models.promote(models.register("2"))
+    (request,) = models.sensor()
+    assets = sorted(request.asset_graph_subset.asset_keys, key=lambda key: key.to_user_string())
+    assert models.run(keys[:1], assets, dict(request.tags)).success
+    job = pipeline.definitions.get_repository_def().get_implicit_global_asset_job_def()
+    run = pipeline.instance.create_run_for_job(job.get_subset(asset_selection=set(assets)), tags=dict(request.tags))
+    started = dg.DagsterEvent(dg.DagsterEventType.PIPELINE_START.value, job.name, message="started")
+    pipeline.instance.report_dagster_event(started, run.run_id)
+    hold = pipeline.services.lifecycle.hold_run(run.run_id)
+    assert pipeline.services.lifecycle.claim(keys[1], run.run_id, pipeline.now(), only_reported=True)
+    hold.release()  # what Postgres does when the process ends
+    assert pipeline.requested() == []  # nothing is fetched again
+    assert pipeline.state(keys[1]).state is StudyState.REPORTED
+    no_pacs(monkeypatch)
+    (again,) = models.sensor()
+    left = again.asset_graph_subset.get_partitions_subset(dg.AssetKey("predictions")).get_partition_keys()
+    assert set(left) == {keys[1]}
+    assert all(result.success for result in models.backfill(again))
+    assert [models.reported_by(key) for key in keys] == [FILM2, FILM2]
+
+
+def test_a_promotion_during_a_running_backfill_ends_with_the_newest_version_everywhere(
+    pipeline: Pipeline, models: Models
+) -> None:
+    keys = pipeline.send(film(531), film(532))
+    pipeline.work()
+    models.promote(models.register("2"))
+    (request,) = models.sensor()
+    assets = sorted(request.asset_graph_subset.asset_keys, key=lambda key: key.to_user_string())
+    assert models.run(keys[:1], assets, dict(request.tags)).success
+    models.promote(models.register("3", shift=-3.0))
+    assert models.run(keys[1:], assets, dict(request.tags)).success  # the old backfill's next chunk
+    assert [models.reported_by(key) for key in keys] == [FILM2, "demo-chest-xray@3"]
+    (rest,) = models.sensor()
+    left = rest.asset_graph_subset.get_partitions_subset(dg.AssetKey("predictions")).get_partition_keys()
+    assert set(left) == {keys[0]}
+    assert all(result.success for result in models.backfill(rest))
+    assert [models.reported_by(key) for key in keys] == ["demo-chest-xray@3"] * 2
+
+
+def test_a_version_that_takes_other_images_gets_them_from_what_is_kept(
+    pipeline: Pipeline, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (key,) = pipeline.send(film(541))
+    pipeline.work()
+    contract = dataclasses.replace(entry(FILM).contract, height=160, width=160)
+    models.promote(models.register("2", contract=contract))
+    no_pacs(monkeypatch)
+    (request,) = models.sensor()
+    assert dg.AssetKey("normalized_tensors") in request.asset_graph_subset.asset_keys
+    assert all(result.success for result in models.backfill(request))
+    assert models.reported_by(key) == FILM2
+
+
+def test_a_study_for_which_the_new_version_gives_no_number_keeps_its_report_and_the_others_go_on(
+    pipeline: Pipeline, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medai_pipeline.models import infer
+
+    good, bad = pipeline.send(film(551), film(552))
+    pipeline.work()
+    models.promote(models.register("2"))
+    answer = infer._study
+
+    def spoilt(model, tensors, *rest):
+        if tensors.study_key == bad:
+            raise ModelError(f"{model.entry.label} gave a result that is not a number")
+        return answer(model, tensors, *rest)
+
+    monkeypatch.setattr(infer, "_study", spoilt)
+    (request,) = models.sensor()
+    (result,) = models.backfill(request)
+    assert not result.success
+    assert (models.reported_by(good), models.reported_by(bad)) == (FILM2, FILM)
+    row = pipeline.state(bad)
+    assert (row.state, row.stage) == (StudyState.FAILED, "predictions")
+    assert "not a number" in row.reason
+    assert models.sensor() == []  # it waits for a person, and is not tried for ever
+
+
+def test_a_backfill_that_gets_nowhere_stops_and_says_how_to_go_on(pipeline: Pipeline, models: Models) -> None:
+    patient = pipeline.with_settings(max_attempts=2)
+    (key,) = patient.send(film(561))
+    patient.work()
+    models = Models(patient, models.folder)
+    models.promote(models.register("2"))
+    for stored in (patient.services.settings.models_path / "objects").iterdir():
+        stored.unlink()  # the weights are lost after the promotion
+    for _ in range(2):
+        (request,) = models.sensor()
+        assert not models.backfill(request)[0].success
+        assert patient.state(key).state is StudyState.REPORTED
+    assert models.sensor() == []
+    assert "medai backfill --model demo-chest-xray@2" in models.skipped
+    models.services.registry.want_backfill("demo-chest-xray", "2", "ann", patient.now())
+    assert len(models.sensor()) == 1
+
+
+def test_two_versions_are_compared_study_by_study(pipeline: Pipeline, models: Models) -> None:
+    keys = pipeline.send(film(571, ("Pneumothorax",)), film(572))
+    pipeline.work()
+    models.promote(models.register("2"))
+    (request,) = models.sensor()
+    models.backfill(request)
+    models.sensor()
+    (wanted,) = models.sensor("model_followers")
+    assert wanted.partition_key == f"{FILM}..{FILM2}"
+    job = pipeline.definitions.resolve_job_def(COMPARISON_JOB)
+    result = job.execute_in_process(instance=pipeline.instance, partition_key=wanted.partition_key)
+    (event,) = result.asset_materializations_for_node("model_comparison")
+    metadata = {name: value.value for name, value in event.metadata.items()}
+    assert metadata["studies"] == 2
+    assert metadata["findings that flipped"] > 0  # every logit rose by 3
+    assert metadata["mean shift of probability"] > 0
+    assert metadata["probabilities"].startswith("![plot](data:image/png;base64,")
+    found = compared(models.services, FILM, FILM2)
+    assert {move.study_key for move in found.moves} == set(keys)
+    assert all(shift.new > shift.old for shift in found.shifts)
+
+
+def test_a_shadow_is_asked_beside_and_the_worklist_does_not_know_it(pipeline: Pipeline, models: Models) -> None:
+    (old,) = pipeline.send(film(581))
+    pipeline.work()
+    label = models.register("2")
+    models.services.registry.shadow(*label.split("@"), "ann", pipeline.now())
+    (new,) = pipeline.send(film(582))
+    pipeline.work()
+    before = json.dumps([str(row) for row in models.services.worklist.worklist()])
+    (request,) = [r for r in models.sensor("model_followers") if r.job_name == SHADOW_JOB]
+    assert (request.tags[DEFER_EVENTS], request.tags[RANGE_START]) == ("true", new)
+    job = pipeline.definitions.resolve_job_def(SHADOW_JOB)
+    assert job.execute_in_process(instance=pipeline.instance, tags=dict(request.tags)).success
+    assert models.results(new) == [("1", "primary"), ("2", "shadow")]
+    assert models.results(old) == [("1", "primary")]  # only new studies
+    assert json.dumps([str(row) for row in models.services.worklist.worklist()]) == before
+    assert pairs_of(models.services) == [(FILM, FILM2)]
+    (comparison,) = models.sensor("model_followers")
+    assert (comparison.job_name, comparison.partition_key) == (COMPARISON_JOB, f"{FILM}..{FILM2}")
