@@ -30,7 +30,7 @@ def test_the_graph_is_the_designs() -> None:
     assert parents["raw_dicom"] == []
     assert parents["anonymized_instances"] == ["raw_dicom"]
     assert parents["normalized_tensors"] == ["anonymized_instances"]
-    assert parents["predictions"] == ["normalized_tensors"]
+    assert parents["predictions"] == ["model_choice", "normalized_tensors"]
     assert "predictions" in parents["gradcam_maps"]
     assert "gradcam_maps" in parents["triage_reports"]
 
