@@ -175,6 +175,25 @@ def test_a_name_that_stands_only_deep_inside_is_found_too():
     assert "ManufacturerModelName" not in deidentified(dataset)
 
 
+@pytest.mark.parametrize(
+    "text", ["of VAND\\ERMEER", "V.a.n.d.e.r.m.e.e.r", "(Vander)(meer)", "Vander+meer", "V\0a\0n\0d\0e\0r\0m\0e\0e\0r"]
+)
+def test_no_sign_between_its_letters_hides_a_name(text):
+    dataset = image(PatientName="Vandermeer^Al", ManufacturerModelName="*" * len(text))
+    source = file_of(dataset).replace(b"*" * len(text), text.encode())
+    assert "ManufacturerModelName" not in parse(Deidentifier(KEY).deidentify(source).data)
+
+
+@pytest.mark.parametrize(
+    "keyword", ["PatientID", "AccessionNumber", "RequestedProcedureID", "PlacerOrderNumberImagingServiceRequest"]
+)
+def test_a_number_of_the_person_that_stands_only_deep_inside_is_found_too(keyword):
+    dataset = image(StationName="AC4711234", DeviceSerialNumber="SN88")
+    dataset.RequestAttributesSequence = [coded(**{keyword: "AC-4711234"})]
+    result = deidentified(dataset, "retain-device-identity")
+    assert "4711234" not in str(result.get("StationName")) and result.DeviceSerialNumber == "SN88"
+
+
 def test_a_number_that_is_the_identifier_or_birth_date_of_the_person_goes():
     dataset = image(PatientID="4711234", PatientBirthDate="19610312", ExposureTime="4711234", XRayTubeCurrent="250")
     dataset.DistanceSourceToDetector = "19610312"

@@ -69,7 +69,8 @@ PLANTED = {
 }
 NEEDED = {0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00200052}  # UIDs that place the object
 # What names the person: its words may stand in nothing that an option keeps
-IDENTIFIERS = {0x00100020, 0x00101000, 0x00080050, 0x00101090, 0x00380010, 0x00380060}
+IDENTIFIERS = {0x00100020, 0x00101000, 0x00080050, 0x00101090, 0x00380010, 0x00380060, 0x00102154,
+               0x00101050, 0x00120040, 0x00401001, 0x00402016, 0x00402017}  # fmt: skip
 OURS = {0x00100020, 0x00420011}  # Patient ID may become a pseudonym; an encapsulated document is refused
 
 

@@ -35,7 +35,7 @@ _LETTERS = re.compile(rb"[A-Za-z0-9\x80-\xff]+")
 _LONG = 4  # from here on a word of an identifier counts
 _INSIDE = 5  # from here on a word counts inside another one too; one of other letters than ASCII is found from _LONG on
 _DEEPEST = 16
-_SEPARATORS = re.compile(rb"[\s./_:,-]+")
+_SEPARATORS = re.compile(rb"[^a-z0-9\x1b\x80-\xff]+")
 _TWO_LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "æ": "ae", "œ": "oe"})
 _MONTHS = (b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec")
 _PARTS = re.compile(rb"[A-Z]?[a-z\x80-\xff]+|[A-Z]+(?![a-z])|\d+")  # DrNg, NG7: Dr Ng, NG 7
@@ -45,8 +45,20 @@ _MOST_VALUES = 1000  # of one element that is cleaned
 
 _PATIENT_ID, _OTHER_IDS, _OTHER_IDS_SEQUENCE = 0x00100020, 0x00101000, 0x00101002
 # Identifiers, addresses and places: their words leave a description too.
-_IDS = frozenset({_PATIENT_ID, _OTHER_IDS, 0x00080050, 0x00101090, 0x00380010, 0x00380060})
-_PLACES = frozenset({0x00101040, 0x00102154, 0x00102155, 0x00080080, 0x00080081, 0x00081040, 0x00080092, 0x00080094})
+_PHONE = 0x00102154
+_ORDERS = frozenset({0x00401001, 0x00402016, 0x00402017})  # Requested Procedure ID, order numbers of placer and filler
+_IDS = _ORDERS | {
+    _PATIENT_ID,
+    _OTHER_IDS,
+    _PHONE,
+    0x00080050,
+    0x00101050,
+    0x00101090,
+    0x00120040,
+    0x00380010,
+    0x00380060,
+}
+_PLACES = frozenset({0x00101040, _PHONE, 0x00102155, 0x00080080, 0x00080081, 0x00081040, 0x00080092, 0x00080094})
 _HONORIFICS = 3  # of the five parts of a name (PS3.5 6.2.1.2) the first three name a person
 
 
@@ -117,20 +129,20 @@ def identity_words(elements: Iterable[Element]) -> Identity:
                 dates.update(_six_digits(digits))
         elif element.tag in _IDS:
             persons.update(_id_words(bytes(element.value)))
-        elif element.tag in _PLACES:
+        if element.tag in _PLACES:
             places.update(word for word in _words(bytes(element.value)) if len(word) > 2)
     return Identity(frozenset(persons), frozenset(places), encodings, frozenset(dates))
 
 
 @cache
 def _name_tags() -> re.Pattern[bytes]:
-    tags = [tag for tag, entry in DicomDictionary.items() if entry[0] == "PN"]
+    tags = [*_IDS, *(tag for tag, entry in DicomDictionary.items() if entry[0] == "PN")]
     found = {struct.pack(order + "HH", tag >> 16, tag & 0xFFFF) for tag in tags for order in "<>"}
     return re.compile(b"|".join(re.escape(tag) for tag in sorted(found)))
 
 
 def holds_names(element: Element) -> bool:
-    """Whether a sequence may hold a person's name at any depth, by the bytes of its tags."""
+    """Whether a sequence may hold a person's name or number at any depth, by the bytes of its tags."""
     if dictionary_vr(element.tag) != "SQ":
         return False
     return element.items is not None or _name_tags().search(element.value) is not None
@@ -142,7 +154,7 @@ def _nested_names(element: Element, depth: int = 1) -> Iterator[Element]:
     for item in read_items(element, depth):
         for inner in item:
             vr = dictionary_vr(inner.tag)
-            if vr == "PN":
+            if vr == "PN" or inner.tag in _IDS:
                 yield inner
             elif vr == "SQ" and inner.vr in (None, b"SQ", b"UN"):
                 yield from _nested_names(inner, depth + 1)
