@@ -262,6 +262,32 @@ def backfill(model: str, yes: bool) -> None:
         click.echo("the backfill starts within seconds: see Backfills in the Dagster page")
 
 
+@main.command()
+@click.argument("name", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Every image of every report, for programs.")
+def lineage(name: str, as_json: bool) -> None:
+    """From a result back to what made it: source bytes, de-identification, weights, checks, rules, review, delivery.
+
+    ID is a study key, a report, inference or run, the (new) UID of an image or series, a delivered object's UID, or the
+    beginning of a SHA-256. The view medai.lineage in Postgres holds the same.
+
+    \b
+    Examples:
+      medai lineage QAAJPTPRSI7L32AHBF4BHS4LDE
+      medai lineage b20df502 --json
+    """
+    from medai_pipeline.local import lineage as shown
+    from medai_pipeline.local.worklist import terminal
+
+    settings = _attached()
+    found = shown.chains(_services(settings), name)
+    if as_json:
+        click.echo(json.dumps([shown.as_json(chain) for chain in found], indent=2))
+        return
+    for chain in found:
+        terminal().print(shown.as_tree(chain, f"http://127.0.0.1:{settings.web_port}/runs/{{}}"), soft_wrap=True)
+
+
 main.add_command(models)
 
 

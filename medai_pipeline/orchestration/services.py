@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from medai_pipeline.storage.changes import Changes
     from medai_pipeline.storage.keys import SiteKeys
     from medai_pipeline.storage.lifecycle import Lifecycle
+    from medai_pipeline.storage.lineage import Lineage
     from medai_pipeline.storage.objects import ObjectStore
     from medai_pipeline.storage.registry import Registry
     from medai_pipeline.storage.results import Results
@@ -104,6 +105,12 @@ class Services:
         from medai_pipeline.dicom.options import parse_options
 
         return Deidentifier(self.keys.deidentification, parse_options(self.settings.deidentify_options))
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        from medai_pipeline.storage.lineage import Lineage
+
+        return Lineage(self.engine)
 
     @cached_property
     def registry(self) -> Registry:
