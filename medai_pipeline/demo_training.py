@@ -5,6 +5,8 @@ Joins siblings, as `stages` does; knows no Dagster and no DICOM files. Writes we
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -196,6 +198,32 @@ def train_demo(
             "epochs": schedule.epochs,
         }
         results[model.name] = report(model, network, validation, test, Path(out_dir), facts)
+        if progress:
+            progress(f"{model.name}: {_summary(results[model.name])}")
+    return results
+
+
+def measure_demo(
+    name: str = "all", out_dir: Path = PACKAGED_WEIGHTS, *, workers: int | None = None, progress: Progress | None = None
+) -> dict[str, dict]:
+    """The held-out figures, card and reliability plot of demo models in `out_dir` again; their weights stay as they are."""
+    from medai_pipeline.models.evaluate import answers, write_calibration
+    from medai_pipeline.models.load import load
+
+    results = {}
+    for model in [m for m in catalog() if m.demo] if name == "all" else [entry(name)]:
+        facts = json.loads((Path(out_dir) / f"{model.name}-{model.version}.json").read_text(encoding="utf-8"))
+        training = facts["training"]
+        pool = workers or os.cpu_count() or 1
+        test = render_split(model.name, training["seed"], "test", training["held_out_studies"], pool, progress)
+        known = dataclasses.replace(
+            model,
+            weights_sha256=facts["weights_sha256"],
+            temperature=facts["temperature"],
+            thresholds=tuple(facts["thresholds"]),
+        )
+        network = load(known, weights=Path(out_dir) / known.weights_file).network
+        results[model.name] = write_calibration(known, answers(known, network, test), Path(out_dir))
         if progress:
             progress(f"{model.name}: {_summary(results[model.name])}")
     return results

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from medai_pipeline import demo_training
-from medai_pipeline.demo_training import render_split, samples_of, study_seed, train_demo
+from medai_pipeline.demo_training import measure_demo, render_split, samples_of, study_seed, train_demo
 from medai_pipeline.dicom.normalize import normalize
 from medai_pipeline.dicom.pixels import prepare
 from medai_pipeline.models import metrics
@@ -83,6 +83,12 @@ def test_training_writes_weights_numbers_and_card_and_repeats_itself(tmp_path, m
     assert any("AUC" in line for line in lines)
     site = dataclasses.replace(entry("demo-chest-xray"), demo=False, weights_sha256=digest)
     assert load(site, tmp_path / "a").weights_sha256 == digest
+    (tmp_path / "a" / f"{stem}.reliability.png").unlink()
+    card = (tmp_path / "a" / f"{stem}.md").read_text()
+    again = measure_demo("demo-chest-xray", tmp_path / "a", workers=1)["demo-chest-xray"]
+    assert again["held_out"] == first["demo-chest-xray"]["held_out"] and again["weights_sha256"] == digest
+    assert (tmp_path / "a" / f"{stem}.reliability.png").is_file()
+    assert (tmp_path / "a" / f"{stem}.md").read_text() == card
 
 
 def test_rendering_with_workers_gives_the_same_samples() -> None:

@@ -206,6 +206,9 @@ def models_prepare(names: tuple[str, ...], candidates: tuple[str, ...]) -> None:
 @click.argument("manifest", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--demo", "is_demo", is_flag=True, help="Train the demo models again, on synthetic phantoms.")
 @click.option(
+    "--measure-only", is_flag=True, help="With --demo: the held-out figures and cards again; the weights stay."
+)
+@click.option(
     "--model", "name", default="all", show_default=True, help="With --demo one model, or all; else the new name."
 )
 @click.option("--version", default="1", show_default=True, help="The new model's version.")
@@ -229,7 +232,9 @@ def models_prepare(names: tuple[str, ...], candidates: tuple[str, ...]) -> None:
 @click.option("--about", default="", help="A line on the data, for the card.")
 @click.option("--out", default=Path("trained"), show_default=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--seed", default=0, show_default=True)
-def models_train(is_demo: bool, manifest: Path | None, name: str, out: Path, seed: int, **given: Any) -> None:
+def models_train(
+    is_demo: bool, measure_only: bool, manifest: Path | None, name: str, out: Path, seed: int, **given: Any
+) -> None:
     """Train a model on a MANIFEST of images and labels, or the demo models again; prints the held-out figures.
 
     MANIFEST is a CSV with the columns file and labels ("A|B", empty for none) and, where there are any, patient, split
@@ -243,14 +248,18 @@ def models_train(is_demo: bool, manifest: Path | None, name: str, out: Path, see
       medai models train mri.csv --model tumours --modality MR --body-part BRAIN --scaling mr --mirror \\
           --architecture resnet10t --set output_stride=8
     """
-    from medai_pipeline.demo_training import train_demo
+    from medai_pipeline.demo_training import measure_demo, train_demo
     from medai_pipeline.manifest_training import train_site
 
     if is_demo == (manifest is not None):
         raise click.UsageError("give a MANIFEST, or --demo")
+    if measure_only and not is_demo:
+        raise click.UsageError("--measure-only goes with --demo")
     with console.status("training") as status:
         progress = status.update if console.is_terminal else console.print
-        if is_demo:
+        if measure_only:
+            metrics = measure_demo(name, out, progress=progress)
+        elif is_demo:
             metrics = train_demo(name, out, seed, progress=progress)
         else:
             metrics = train_site(manifest, name, out, seed=seed, progress=progress, **given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from medai_pipeline.models.calibration import reliability_file
 from medai_pipeline.models.catalog import CatalogEntry
 
 _CARD = """# {name} {version}
@@ -27,13 +28,15 @@ Seed {seed}, {epochs} epochs.
 
 ## Held-out results ({test_studies} test studies, {test_images} images)
 
-| finding | AUC images | AUC studies | sensitivity | specificity | pointing | threshold |
-|---|---|---|---|---|---|---|
+| finding | AUC images | AUC studies | sensitivity | specificity | pointing | threshold | calibration error |
+|---|---|---|---|---|---|---|---|
 {rows}
 
 Sensitivity and specificity are of studies at the threshold. Pointing: share of images rightly called positive whose
-class activation map has its maximum inside a true box grown by one map cell. Expected calibration error
-{calibration_error}.{normals}
+class activation map has its maximum inside a true box grown by one map cell. Calibration error: how far probabilities of
+images lie from frequencies on the average (ECE, 15 bins); over all findings {calibration_error}.{normals}
+
+![How often a finding was there, by predicted probability]({reliability})
 
 ## Limits
 
@@ -59,7 +62,15 @@ _MANIFEST = {
 def write_card(entry: CatalogEntry, facts: dict[str, Any], size_bytes: int) -> str:
     """`facts` as `evaluate.report` writes them into the JSON file beside the weights."""
     held, training = facts["held_out"], facts["training"]
-    keys = ("auc_images", "auc_studies", "sensitivity_studies", "specificity_studies", "pointing", "threshold")
+    keys = (
+        "auc_images",
+        "auc_studies",
+        "sensitivity_studies",
+        "specificity_studies",
+        "pointing",
+        "threshold",
+        "calibration_error",
+    )
     rows = "\n".join(
         f"| {label} | " + " | ".join("none" if figures[key] is None else f"{figures[key]:.3f}" for key in keys) + " |"
         for label, figures in held["classes"].items()
@@ -88,6 +99,7 @@ def write_card(entry: CatalogEntry, facts: dict[str, Any], size_bytes: int) -> s
         digest=facts["weights_sha256"],
         licence=entry.licence,
         rows=rows,
+        reliability=reliability_file(entry),
         calibration_error=held["calibration_error"],
         normals="" if normals is None else f" Normal studies called normal: {normals:.1%}.",
         test_studies=held["studies"],

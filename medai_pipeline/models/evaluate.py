@@ -17,6 +17,7 @@ import numpy as np
 
 from medai_pipeline.models import familiarity, metrics
 from medai_pipeline.models.aggregation import aggregate
+from medai_pipeline.models.calibration import reliability_file, reliability_png
 from medai_pipeline.models.card import write_card
 from medai_pipeline.models.catalog import CatalogEntry
 from medai_pipeline.models.infer import predict, probabilities_of
@@ -110,11 +111,13 @@ def measure(entry: CatalogEntry, test: Answers) -> dict[str, Any]:
             "specificity_studies": _share(~called[truth[:, k] == 0, k]),
             "pointing": _figure(_pointing(test, probabilities, entry, k)),
             "threshold": entry.thresholds[k],
+            "calibration_error": _figure(metrics.calibration_error(probabilities[use, k], test.targets[use, k])),
         }
     normal = truth.max(axis=1) == 0
     return {
         "classes": classes,
         "calibration_error": round(metrics.calibration_error(probabilities, test.targets), 4),
+        "reliability": metrics.reliability(probabilities, test.targets),
         "normal_studies_called_normal": _share(~called[normal].any(axis=1)),
         "images": len(test.logits),
         "studies": len(truth),
@@ -152,6 +155,27 @@ def write_familiarity(entry: CatalogEntry, known: Answers, held_out: Answers, ou
     familiarity.write(described, out_dir / familiarity.features_file(entry))
 
 
+def write_calibration(entry: CatalogEntry, test: Answers, out_dir: Path) -> dict[str, Any]:
+    """Held-out figures again into the JSON file, the card and the plot of a model that was trained before, whose weights,
+    temperature and thresholds stay as they are."""
+    path = out_dir / entry.weights_file.replace(".safetensors", ".json")
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    results = measure(entry, test)
+    facts["held_out"] = results
+    _write(entry, facts, out_dir)
+    return facts
+
+
+def _write(entry: CatalogEntry, facts: dict[str, Any], out_dir: Path) -> None:
+    """The JSON file, the card and the plot beside weights that lie there."""
+    stem, held = entry.weights_file.removesuffix(".safetensors"), facts["held_out"]
+    title = f"{entry.name} {entry.version}: {held['images']} held-out images, ECE {held['calibration_error']:.4f}"
+    (out_dir / reliability_file(entry)).write_bytes(reliability_png(held["reliability"], title))
+    (out_dir / f"{stem}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    size = (out_dir / entry.weights_file).stat().st_size
+    (out_dir / f"{stem}.md").write_text(write_card(entry, facts, size), encoding="utf-8")
+
+
 def report(
     entry: CatalogEntry,
     network: Any,
@@ -184,7 +208,5 @@ def report(
         "training": training,
         "held_out": results,
     }
-    stem = entry.weights_file.removesuffix(".safetensors")
-    (out_dir / f"{stem}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    (out_dir / f"{stem}.md").write_text(write_card(entry, facts, len(data)), encoding="utf-8")
+    _write(entry, facts, out_dir)
     return facts

@@ -28,6 +28,27 @@ def calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 
     return float(error)
 
 
+def reliability(probabilities: np.ndarray, truth: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
+    """The bins of a reliability plot over all classes that hold anything: mean `confidence`, `frequency` of the finding,
+    how `many` answers, and the frequency's 95 % interval `low` to `high` (Wilson 1927)."""
+    flat, hits = probabilities.ravel().astype(float), truth.ravel().astype(float)
+    index = np.minimum((flat * bins).astype(int), bins - 1)
+    found = []
+    for b in np.unique(index):
+        inside = index == b
+        many, frequency = int(inside.sum()), float(hits[inside].mean())
+        low, high = _wilson(frequency, many)
+        figures = {"confidence": float(flat[inside].mean()), "frequency": frequency, "low": low, "high": high}
+        found.append({**{name: round(value, 4) for name, value in figures.items()}, "many": many})
+    return found
+
+
+def _wilson(share: float, many: int, z: float = 1.96) -> tuple[float, float]:
+    middle = (share + z**2 / (2 * many)) / (1 + z**2 / many)
+    half = z * np.sqrt(share * (1 - share) / many + z**2 / (4 * many**2)) / (1 + z**2 / many)
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
 
