@@ -151,7 +151,9 @@ def test_a_code_string_in_small_letters_is_written_in_capitals():
     assert deidentified(image(BodyPartExamined="Chest")).BodyPartExamined == "CHEST"
 
 
-@pytest.mark.parametrize("uid", ["0151471188", "1.2.0003.4711", "1..2.3", "1.2.3.", "19610312", "1.2.840." + "9" * 60])
+@pytest.mark.parametrize(
+    "uid", ["0151471188", "4711.188.3", "1.2.0003.4711", "1..2.3", "1.2.3.", "19610312", "1.2.840." + "9" * 60]
+)
 def test_a_uid_that_is_none_is_replaced_whatever_keeps_uids(uid):
     dataset = image()
     dataset.ReferencedImageSequence = [Dataset()]

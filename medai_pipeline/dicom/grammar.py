@@ -23,7 +23,7 @@ def _list_of(form: bytes, length: int) -> re.Pattern[bytes]:
 
 _LISTS = {"DS": _list_of(_DECIMAL, _DS_LENGTH), "IS": _list_of(_INTEGER, _IS_LENGTH)}
 _NUMBER = re.compile(_DECIMAL)
-_UID = re.compile(r"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*))+")
+_UID = re.compile(r"[0-2](?:\.(?:0|[1-9]\d*))+")  # ISO/IEC 9834-1: there are three roots
 _UID_LENGTH = 64
 _LARGEST = 1 << 31
 _LARGEST_DECIMAL = 1e300
@@ -69,7 +69,7 @@ def whole_numbers(value: bytes | memoryview) -> set[bytes]:
 
 
 def is_uid(text: str) -> bool:
-    """PS3.5 9.1: components without leading zeros, at least two, 64 characters at most."""
+    """PS3.5 9.1: components without leading zeros, at least two, under one of the three roots; 64 characters at most."""
     return len(text) <= _UID_LENGTH and _UID.fullmatch(text) is not None
 
 
