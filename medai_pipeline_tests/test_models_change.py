@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+import torch
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 from sqlalchemy import text
 
 from medai_pipeline import stages
-from medai_pipeline.errors import ModelError, PacsUnreachable
+from medai_pipeline.errors import PacsUnreachable
+from medai_pipeline.local.model_commands import what_follows
 from medai_pipeline.models.cards import to_card
 from medai_pipeline.models.catalog import entry
+from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, SHADOW_JOB, compared
 from medai_pipeline.orchestration.model_sensors import pairs_of
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, contiguous
@@ -42,16 +46,15 @@ class Models:
         self.skipped = ""
         register_packaged(self.services.registry, (), self.services.settings.models_path, pipeline.now())
 
-    def register(self, version: str, shift: float = 3.0, **changes: object) -> str:
+    def register(self, version: str, shift: float = 3.0, weights: Path | None = None, **changes: Any) -> str:
         """A version of the film model whose every logit is `shift` higher; examined elsewhere, so that this is fast."""
         from medai_pipeline.models.load import checked_digest, stored_path
         from medai_pipeline.registering import write_whole
 
-        _, weights = demo_version(self.folder, version, shift)
-        data = weights.read_bytes()
+        data = (weights or demo_version(self.folder, version, shift)[1]).read_bytes()
         made = dataclasses.replace(entry(FILM), version=version, weights_sha256=None, **changes)
         made = dataclasses.replace(made, weights_sha256=checked_digest(made, data))
-        write_whole(stored_path(self.services.settings.models_path, made.weights_sha256 or ""), data)
+        write_whole(stored_path(self.services.settings.models_path, made.weights_sha256 or "", made.kind), data)
         new = NewModel(made.name, version, made.architecture, made.weights_sha256 or "", to_card(made),
                        scopes_of(made), {}, {})  # fmt: skip
         self.services.registry.register(new, "ann", self.pipeline.now())
@@ -131,7 +134,12 @@ def test_a_promotion_makes_exactly_its_studies_stale_and_their_backfill_needs_no
     pipeline.work()
     assert not any(models.stale(key) for key in (*films, ct))
     assert models.sensor() == []
-    models.promote(models.register("2"))
+    label = models.register("2")
+    count, words = what_follows(models.services, label)
+    assert count == 2
+    assert "2 older studies were read by another version" in words
+    assert "s a study (the whole way, measured over the last 3)" in words
+    models.promote(label)
     no_pacs(monkeypatch)
     (request,) = models.sensor()
     assert [models.stale(key) for key in (*films, ct)] == [True, True, False]
@@ -158,6 +166,7 @@ def test_going_back_computes_nothing(pipeline: Pipeline, models: Models, monkeyp
     (request,) = models.sensor()
     models.backfill(request)
     models.sensor()
+    assert "(1 of them were before: these are only put back), about 0 seconds" in what_follows(models.services, FILM)[1]
     models.promote(FILM)
 
     def computed(*_: object, **__: object) -> None:
@@ -234,21 +243,30 @@ def test_a_version_that_takes_other_images_gets_them_from_what_is_kept(
 
 
 def test_a_study_for_which_the_new_version_gives_no_number_keeps_its_report_and_the_others_go_on(
-    pipeline: Pipeline, models: Models, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, models: Models
 ) -> None:
-    from medai_pipeline.models import infer
-
     good, bad = pipeline.send(film(551), film(552))
     pipeline.work()
-    models.promote(models.register("2"))
-    answer = infer._study
+    images = {key: StudyValues(models.services, "normalized_tensors", [key])[key].pixels for key in (good, bad)}
+    spared = [float(image.mean()) for image in images[good]]
+    hit = float(images[bad][0].mean())
 
-    def spoilt(model, tensors, *rest):
-        if tensors.study_key == bad:
-            raise ModelError(f"{model.entry.label} gave a result that is not a number")
-        return answer(model, tensors, *rest)
+    class Fragile(torch.nn.Module):
+        """No number for images of one brightness; it answers all others."""
 
-    monkeypatch.setattr(infer, "_study", spoilt)
+        def __init__(self, hit: float, reach: float, classes: int) -> None:
+            super().__init__()
+            self.hit, self.reach, self.classes = hit, reach, classes
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            away = (pixels.mean((1, 2, 3)) - self.hit).abs()
+            logits = torch.where(away < self.reach, torch.full_like(away, float("nan")), away)
+            return logits[:, None].repeat(1, self.classes)
+
+    program = models.folder / "fragile.ts"
+    reach = min(abs(mean - hit) for mean in spared) / 2
+    torch.jit.save(torch.jit.script(Fragile(hit, reach, 5)), str(program))
+    models.promote(models.register("2", weights=program, kind="torchscript", dropout=0.0))
     (request,) = models.sensor()
     (result,) = models.backfill(request)
     assert not result.success
@@ -314,6 +332,7 @@ def test_a_shadow_is_asked_beside_and_the_worklist_does_not_know_it(pipeline: Pi
     assert models.results(new) == [("1", "primary"), ("2", "shadow")]
     assert models.results(old) == [("1", "primary")]  # only new studies
     assert json.dumps([str(row) for row in models.services.worklist.worklist()]) == before
+    assert list(models.services.objects.names(f"kept/predictions/{new}/"))  # for its promotion
     assert pairs_of(models.services) == [(FILM, FILM2)]
     (comparison,) = models.sensor("model_followers")
     assert (comparison.job_name, comparison.partition_key) == (COMPARISON_JOB, f"{FILM}..{FILM2}")

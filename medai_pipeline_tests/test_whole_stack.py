@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from sqlalchemy import make_url
@@ -31,6 +32,7 @@ from medai_pipeline.phantoms.studies import PhantomStudy, make_study, to_bytes
 from medai_pipeline.records import StudyState
 from medai_pipeline.settings import read_settings
 from medai_pipeline_tests.conftest import ROOT, missing
+from medai_pipeline_tests.model_versions import demo_version
 
 PORTS = ("MEDAI_WEB_PORT", "MEDAI_CODE_PORT", "MEDAI_ORTHANC_PORT", "MEDAI_DICOM_PORT")
 SECONDS_TO_REPORT = 420.0  # generous: recovery of a killed worker includes importing torch on a busy machine
@@ -176,6 +178,36 @@ def test_files_that_nobody_here_made_reach_a_report(stack: Running, test_data: P
     found, _ = group_by_study([folder])
     keys = [stack.services.keys.study_key(study.study_instance_uid) for study in found]
     stack.wait_reported(keys)
+
+
+def test_a_promoted_version_reads_the_older_studies_again_though_the_worker_dies(
+    stack: Running, tmp_path: Path
+) -> None:
+    keys = stack.send(*(film(seed) for seed in (701, 702, 703)))
+    stack.wait_reported(keys)
+    card, weights = demo_version(tmp_path, "2", shift=3.0)
+    for arguments in (("register", str(card), "--weights", str(weights)), ("promote", "demo-chest-xray@2", "--yes")):
+        done = stack.medai("models", *arguments, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "read by another version" in done.stdout
+    stack.wait_for(lambda: any(getattr(stack.state(k), "state", None) is StudyState.RUNNING for k in keys), "no run")
+    stack.kill("worker")
+
+    def read_again() -> bool:
+        shown = json.loads(stack.medai("worklist", "--json").stdout or "{}").get("studies", [])
+        return {"demo-chest-xray@2"} == {row["models"][0] for row in shown if row["study_key"] in keys}
+
+    stack.wait_for(read_again, "not all studies were read again")
+    assert backfills(int(stack.environment["MEDAI_WEB_PORT"])) >= {"demo-chest-xray@2"}
+    assert [stack.reports(key) for key in keys] == [2, 2, 2]
+
+
+def backfills(web_port: int) -> set[str]:
+    """The model versions whose backfills the Dagster page lists."""
+    query = "{partitionBackfillsOrError{... on PartitionBackfills{results{tags{key value}}}}}"
+    answer = httpx.post(f"http://127.0.0.1:{web_port}/graphql", json={"query": query}, timeout=30).json()
+    tags = [tag for one in answer["data"]["partitionBackfillsOrError"]["results"] for tag in one["tags"]]
+    return {tag["value"] for tag in tags if tag["key"] == "medai/backfill"}
 
 
 def test_planted_identities_are_nowhere_but_in_the_pacs(stack: Running, tmp_path: Path) -> None:

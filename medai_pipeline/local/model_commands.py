@@ -70,13 +70,17 @@ def what_follows(services: Services, label: str) -> tuple[int, str]:
     kept = sum(label == said for key, said in services.changes.who_answered(sorted(keys)))
     measured = services.changes.seconds_a_study()
     todo = len(keys) - kept
-    words = f"{len(keys)} studies were read by another version and are to be read by this one"
+    words = f"{_studies(len(keys))} read by another version, to be read by this one"
     if kept:
         words += f" ({kept} of them were before: these are only put back)"
     if measured:
         seconds, studies = measured
         words += f", about {_duration(todo * seconds)} at {seconds:.1f} s a study (the whole way, measured over the last {studies})"
     return len(keys), words
+
+
+def _studies(count: int) -> str:
+    return "1 older study was" if count == 1 else f"{count} older studies were"
 
 
 def _duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from medai_pipeline.errors import CardRefused
 from medai_pipeline.models.aggregation import is_known
-from medai_pipeline.models.catalog import CatalogEntry, region
+from medai_pipeline.models.catalog import PROGRAMS, CatalogEntry, region
 from medai_pipeline.records import InputContract
 
 KINDS = ("timm", "torchxrayvision", "torchscript", "export")
@@ -95,7 +95,7 @@ def _faults(entry: CatalogEntry) -> Iterator[str]:
         (bool(_NAME.match(entry.name)), "name must be letters, digits and . _ + - (at most 64)"),
         (bool(_NAME.match(entry.version)), "version must be letters, digits and . _ + - (at most 64)"),
         (entry.kind in KINDS, f"kind must be one of {', '.join(KINDS)}"),
-        (bool(entry.architecture or entry.members) or entry.kind in KINDS[2:], "architecture is missing (a timm name)"),
+        (bool(entry.architecture or entry.members) or entry.kind in PROGRAMS, "architecture is missing (a timm name)"),
         (bool(named), "classes names none"),
         (len(named) == len(entry.classes), "a class has no name"),
         (len(set(named)) == len(named), "a class is named twice"),
@@ -107,6 +107,7 @@ def _faults(entry: CatalogEntry) -> Iterator[str]:
         (not entry.codes or len(entry.codes) == len(entry.classes), "codes must be one a class, or none at all"),
         (all(not code or _CODE.match(code) for code in entry.codes), 'codes look like "SCT:36118008"'),
         (math.isfinite(entry.temperature) and entry.temperature > 0, "temperature must be above 0"),
+        (not entry.dropout or entry.kind not in PROGRAMS, "dropout must be 0: a program has no head to sample"),
         (0 <= entry.dropout < 1, "dropout must be at least 0 and below 1"),
         (is_known(entry.aggregation), "aggregation must be max, noisy-or or topK-mean (top3-mean, say)"),
         (contract.scaling in SCALINGS, f"contract.scaling must be one of {', '.join(SCALINGS)}"),

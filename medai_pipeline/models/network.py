@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from medai_pipeline.errors import ModelError
+from medai_pipeline.errors import ModelError, WeightsRefused
 from medai_pipeline.models.catalog import CatalogEntry
 from medai_pipeline.records import InputContract
 
@@ -49,7 +49,7 @@ def has_pooled_head(model: nn.Module, contract: InputContract, device: str = "cp
     with torch.inference_mode():
         own = model(noise)
         if not own.isfinite().all():
-            raise ModelError("its answer to an image of noise is not a number: its weights are of no use")
+            raise WeightsRefused("its answer to an image of noise is not a number: its weights are of no use")
         features, pooled, logits = forward(model, noise, pooled=False)
         if not _same(logits, own):
             raise ModelError("its last layer does not give its answer; choose an architecture with a linear head")

@@ -8,12 +8,14 @@ from typing import Any
 import dagster as dg
 
 from medai_pipeline import __version__, stages
-from medai_pipeline.orchestration.io_managers import StudyValues
+from medai_pipeline.orchestration.assets import made_by
+from medai_pipeline.orchestration.io_managers import StudyValues, kept_name
 from medai_pipeline.orchestration.model_choice import model_choice
 from medai_pipeline.orchestration.partitions import STUDIES
 from medai_pipeline.orchestration.services import Services
 from medai_pipeline.records import Priority, StudyPrediction
 from medai_pipeline.stages.comparison import Comparison, Shift
+from medai_pipeline.storage.codec import encode
 
 PAIRS = dg.DynamicPartitionsDefinition(name="model_pairs")
 BETWEEN = ".."  # of a pair: old..new, each name@version
@@ -126,6 +128,10 @@ def _ask_shadows(session: Any, tensors_of: StudyValues, studies: StudyValues, ke
             words.append(f"{entry.label} failed: {answer.reason}")
             continue
         services.results.save_prediction(answer, session.run_id)
+        if own is tensors:  # its promotion finds what it has said
+            kept = replace(answer, model=replace(answer.model, role="primary"))
+            name = kept_name("predictions", key, made_by(kept.model, kept.revision))
+            services.objects.put(name, encode(kept))
         words.append(f"{entry.label} answered")
     return words
 

@@ -138,7 +138,7 @@ def model_followers(services: Services) -> dg.SensorDefinition:
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
             shadows = request_shadows(services, context.instance)
-            pairs = request_comparisons(services, context.instance)
+            pairs = request_comparisons(services)
         except MedaiError as error:
             return dg.SkipReason(error.reason)
         if not shadows and not pairs:
@@ -174,16 +174,21 @@ def request_shadows(services: Services, instance: dg.DagsterInstance) -> list[dg
     ]
 
 
-def request_comparisons(services: Services, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    """A comparison for each pair of versions of which more was said than when it was compared last."""
+def request_comparisons(services: Services) -> list[dg.RunRequest]:
+    """A comparison for each pair of versions that has grown by a step since it was requested last."""
     requests = []
     for old, new in pairs_of(services):
         count = services.changes.in_common(old, new)
-        # the key names how much is compared: what was compared already is not requested again
-        if count:
-            key = f"{pair(old, new)} {count} {services.changes.last_answer(new)}"
+        if count:  # Dagster makes a run of one key once
+            key = f"{pair(old, new)} {reached(count)}"
             requests.append(dg.RunRequest(run_key=key, job_name=COMPARISON_JOB, partition_key=pair(old, new)))
     return requests
+
+
+def reached(count: int) -> int:
+    """The last step that a growing number of studies has passed: each up to 10, then 15, 20, ... 100, 150, 200, ..."""
+    step = max(1, 10 ** (len(str(count)) - 1) // 2)
+    return count - count % step
 
 
 def pairs_of(services: Services) -> list[tuple[str, str]]:

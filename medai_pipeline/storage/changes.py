@@ -134,15 +134,6 @@ class Changes:
         with self._engine.connect() as connection:
             return int(connection.scalar(sa.select(sa.func.count()).select_from(sa.intersect(*sides).subquery())) or 0)
 
-    def last_answer(self, label: str) -> int:
-        """The number of the last thing a version (name@version) said; 0 for nothing."""
-        name, version = label.split("@", 1)
-        query = sa.select(sa.func.max(inference_results.c.id)).where(
-            inference_results.c.model_name == name, inference_results.c.model_version == version
-        )
-        with self._engine.connect() as connection:
-            return int(connection.scalar(query) or 0)
-
     def unasked(self, model: str, version: str, since: datetime, keys: Sequence[str]) -> list[str]:
         """Of `keys`, studies reported after `since` about whose latest revision the version has said nothing yet."""
         latest = _latest()
