@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medai_pipeline.models import metrics
-from medai_pipeline.models.calibration import reliability_png
+from medai_pipeline.models.calibration import reliability_file, reliability_png
+from medai_pipeline.models.catalog import catalog
 
 BLUE, ORANGE = (178, 114, 0), (0, 159, 230)  # BGR
 
@@ -51,3 +52,12 @@ def test_the_plot_has_a_point_where_the_bin_is_and_a_diagonal() -> None:
     for row in bins:
         x, y = round(left + row["confidence"] * side), round(bottom - row["frequency"] * side)
         assert tuple(picture[y, x]) == BLUE
+
+
+def test_every_demo_card_shows_its_plot_and_the_error_of_each_finding() -> None:
+    for known in (model for model in catalog() if model.demo):
+        text = known.card.read_text()
+        plot = known.card.with_name(reliability_file(known))
+        assert f"({plot.name})" in text and "| calibration error |" in text
+        assert cv2.imdecode(np.frombuffer(plot.read_bytes(), np.uint8), cv2.IMREAD_COLOR) is not None
+        assert plot.stat().st_size < 40_000

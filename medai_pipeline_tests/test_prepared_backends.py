@@ -17,6 +17,7 @@ import torch
 
 from medai_pipeline.errors import ModelError
 from medai_pipeline.models import backends, machine
+from medai_pipeline.models import prepare as prepare_module
 from medai_pipeline.models.backends import Kind, Subject, eager, kind_of, out_of_memory
 from medai_pipeline.models.catalog import entry
 from medai_pipeline.models.infer import predict
@@ -146,6 +147,17 @@ def test_a_backend_that_answers_otherwise_or_cannot_be_made_is_refused_with_the_
     assert "differs from float32 by" in refused["wrong"] and "an operator is unknown" in refused["broken"]
     assert "many more" not in refused["broken"] and refused["absent"] == "no such unit" and not refused["eager"]
     assert load(XRAY, tmp_path).backend_name == "eager"
+
+
+def test_reduced_precision_that_changes_what_a_model_says_is_refused(tmp_path, monkeypatch) -> None:
+    half = Kind("half", lambda m: "", reduced=True, wrap=lambda subject: backends._channels_last(subject, half=True))
+    monkeypatch.setattr(backends, "KINDS", (*backends.KINDS, half))
+    monkeypatch.setattr(prepare_module, "BATCH", 1)
+    strict = {c.backend: c for c in prepare(XRAY, tmp_path, candidates=["half"], tolerance=0.01).candidates}["half"]
+    assert strict.probability_error is not None and strict.probability_error > 0.01  # this model is sure of itself
+    assert "in a probability (allowed 0.01)" in strict.refused
+    lax = {c.backend: c for c in prepare(XRAY, tmp_path, candidates=["half"], tolerance=0.5).candidates}["half"]
+    assert not lax.refused and lax.feature_error is not None and lax.feature_error < 0.05
 
 
 def test_reduced_precision_needs_units_for_it_and_compiled_code_a_compiler(monkeypatch) -> None:
