@@ -164,12 +164,25 @@ class _Chunk:
             run = stages.Run("", datetime.now(UTC), self.job.rules)
             report = stages.report_study(studies[key], tensors[key], prediction, maps, run)
             write_report(report, self.job.out / key)
+            self.write_results(key, report, tensors[key], prediction, maps, run.at)
             return report
 
         reports = self.each("report", predictions, explain)
         yield from self.failed
         for key, report in reports.items():
             yield self.outcome(key, report=report, problems=tensors[key].problems)
+
+    def write_results(self, key: str, report: Report, tensors: Any, prediction: Any, maps: Any, at: datetime) -> None:
+        """results/*.dcm and fhir.json, about the de-identified study: they name nobody."""
+        from medai_pipeline.results.dicom import objects
+        from medai_pipeline.results.fhir import bundle_json
+
+        study, folder = self.studies[key], self.folders[key]
+        who = stages.identity_in(study, folder)
+        evidence = stages.evidence_of(report, study, tensors, prediction, maps, folder, who, at)
+        for number, made in enumerate(objects(evidence), 1):
+            write_file(self.job.out / key / "results" / f"{number:02d}-{made.kind}.dcm", made.data)
+        write_file(self.job.out / key / "fhir.json", bundle_json(evidence))
 
     def each(self, stage: str, values: Mapping[str, Any], work: Callable[[str, Any], Any]) -> dict[str, Any]:
         done: dict[str, Any] = {}

@@ -116,8 +116,9 @@ def send(paths: tuple[Path, ...], node: str | None, aet: str) -> None:
 def analyze(paths: tuple[Path, ...], out: Path, models: tuple[str, ...]) -> None:
     """Every study found under PATH through all stages, without any server.
 
-    Writes OUT/<study key>/report.json, report.html, anonymized/*.dcm and overlays/*.png. Exit code 0 only if every
-    study was reported and no file that looks like DICOM was left out.
+    Writes OUT/<study key>/report.json, report.html, fhir.json, anonymized/*.dcm, overlays/*.png and results/*.dcm, all
+    about the de-identified study. Exit code 0 only if every study was reported and no file that looks like DICOM was
+    left out.
 
     \b
     Examples:

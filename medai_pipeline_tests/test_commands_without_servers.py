@@ -50,6 +50,11 @@ def test_analyze_writes_report_pictures_and_clean_files_for_each_study(medai, tm
         assert (folder / "report.html").read_text().startswith("<!doctype html")
         assert list((folder / "overlays").glob("*.png"))
         assert len(list((folder / "anonymized").glob("*.dcm"))) == len(report["lineage"]["source_sha256"])
+        assert json.loads((folder / "fhir.json").read_text())["resourceType"] == "Bundle"
+        results = [pydicom.dcmread(path) for path in sorted((folder / "results").glob("*.dcm"))]
+        assert results[0].Modality == "SR" and not results[0].PatientName
+        (clean, *_) = (folder / "anonymized").glob("*.dcm")
+        assert {made.StudyInstanceUID for made in results} == {pydicom.dcmread(clean).StudyInstanceUID}
 
 
 def test_analyze_of_the_same_study_again_gives_the_same_report(medai, tmp_path: Path) -> None:

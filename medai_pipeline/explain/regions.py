@@ -36,17 +36,35 @@ def regions(
     inside it, x1 and y1 exclusive. A region's score is its share of all heat on the image, 0 to 1;
     its area is in mm2 where the spacing (row, column) is known. A map without finite heat has no regions.
     """
+    kept, total, size = _kept_parts(values, placement, tensor_size, most)
+    return tuple(_region(stats, amount / total, size, placement, spacing_mm) for amount, stats, _ in kept)
+
+
+def region_mask(values: np.ndarray, placement: Placement, tensor_size: tuple[int, int], *, most: int = 3) -> np.ndarray:
+    """The places whose boxes `regions` gives: bool (rows, columns) of the original image."""
+    kept, _, size = _kept_parts(values, placement, tensor_size, most)
+    mask = np.zeros(size, np.uint8)
+    for _, _, part in kept:
+        mask |= part
+    shape = (placement.source_columns, placement.source_rows)
+    return cv2.resize(mask, shape, interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def _kept_parts(
+    values: np.ndarray, placement: Placement, tensor_size: tuple[int, int], most: int
+) -> tuple[list[tuple[float, np.ndarray, np.ndarray]], float, tuple[int, int]]:
+    """The parts that count, most heat first; all heat; and the size of the picture that was searched."""
+    size = _search_size(placement)
     if not np.isfinite(values).all():
-        return ()
-    heat = heat_on_image(values, placement, tensor_size, _search_size(placement))
+        return [], 0.0, size
+    heat = heat_on_image(values, placement, tensor_size, size)
     total = float(heat.sum())
     if total <= 0:
-        return ()
+        return [], 0.0, size
     found = sorted(
         _hot_parts(heat, _pixels_per_cell(values.shape, heat.shape, placement, tensor_size)), key=lambda part: -part[0]
     )
-    kept = [part for part in found if part[0] >= _LEAST_SHARE * found[0][0]][:most]
-    return tuple(_region(stats, amount / total, heat.shape, placement, spacing_mm) for amount, stats in kept)
+    return [part for part in found if part[0] >= _LEAST_SHARE * found[0][0]][:most], total, size
 
 
 def cut_of(cells: float) -> float:
@@ -54,8 +72,8 @@ def cut_of(cells: float) -> float:
     return float(np.interp(math.log(max(cells, 1e-6)), np.log(_CELLS), _CUTS))
 
 
-def _hot_parts(heat: np.ndarray, pixels_per_cell: float) -> Iterator[tuple[float, np.ndarray]]:
-    """(heat, stats as OpenCV has them) of each part, of each place that is connected at the lowest cut."""
+def _hot_parts(heat: np.ndarray, pixels_per_cell: float) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
+    """(heat, stats as OpenCV has them, uint8 mask) of each part, of each place that is connected at the lowest cut."""
     count, places, _, _ = cv2.connectedComponentsWithStats((heat >= _CUTS[1] * heat.max()).astype(np.uint8))
     for place in range(1, count):
         own = np.where(places == place, heat, np.float32(0))
@@ -63,7 +81,7 @@ def _hot_parts(heat: np.ndarray, pixels_per_cell: float) -> Iterator[tuple[float
         cut = cut_of(float((own >= 0.5 * peak).sum()) / pixels_per_cell)
         parts, marks, stats, _ = cv2.connectedComponentsWithStats((own >= cut * peak).astype(np.uint8))
         amounts = np.bincount(marks.ravel(), weights=own.ravel(), minlength=parts)
-        yield from ((float(amounts[part]), stats[part]) for part in range(1, parts))
+        yield from ((float(amounts[part]), stats[part], (marks == part).astype(np.uint8)) for part in range(1, parts))
 
 
 def _pixels_per_cell(

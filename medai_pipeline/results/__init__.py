@@ -1,1 +1,1 @@
-"""What goes back or is read by a person: the report as JSON and HTML (later SR, SEG, SC, Parametric Map, FHIR)."""
+"""What goes back or is read by a person: the report as JSON, HTML, DICOM objects and FHIR."""

@@ -19,6 +19,7 @@ from medai_pipeline.stages.intake import SHORT_DIGEST, deidentify_study, fetch_s
 from medai_pipeline.stages.objects import Objects
 from medai_pipeline.stages.prediction import Inference, ask_model, model_ref, no_prediction, predict_studies, warm
 from medai_pipeline.stages.reporting import Run, report_study
+from medai_pipeline.stages.returning import evidence_of, identity_in
 
 __all__ = [
     "IMAGES_AT_ONCE",
@@ -37,8 +38,10 @@ __all__ = [
     "check_tensors",
     "compare",
     "deidentify_study",
+    "evidence_of",
     "explain_study",
     "fetch_study",
+    "identity_in",
     "model_ref",
     "no_prediction",
     "normalize_study",
