@@ -137,6 +137,10 @@ class Evidence:
         share no UID by which one could be found from the other. 2.25 and a UUID (PS3.5 B.2).
         """
         study = (self.origin.identity.study_instance_uid, self.content["study_key"], self.content["revision"])
-        text = "\n".join(map(str, (*study, self.model["name"], self.model["version"], *parts)))
-        digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
-        return f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}"
+        return uid_of(*study, self.model["name"], self.model["version"], *parts)
+
+
+def uid_of(*parts: object) -> str:
+    """The same UID for the same parts."""
+    digest = hashlib.sha256("\n".join(map(str, parts)).encode("utf-8", "replace")).digest()
+    return f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}"

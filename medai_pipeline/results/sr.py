@@ -18,7 +18,7 @@ from pydicom.uid import UID
 from medai_pipeline import __version__
 from medai_pipeline.records import Heatmap, Instance
 from medai_pipeline.results import concepts
-from medai_pipeline.results.evidence import Drawn, Evidence, Kind
+from medai_pipeline.results.evidence import Drawn, Evidence, Kind, uid_of
 from medai_pipeline.results.header import plane_of, plane_of_instance, reference
 from medai_pipeline.results.written import MANUFACTURER, SERIES_NUMBERS, DicomResult, finished
 
@@ -65,7 +65,7 @@ def _document(evidence: Evidence) -> type[Dataset]:
 def _observer(evidence: Evidence) -> sr.ObservationContext:
     """The device observer (TID 1004). Its UID stands for this version of this model, on every machine."""
     device = sr.DeviceObserverIdentifyingAttributes(
-        uid=UID(hd.UID.from_uuid(_uuid(evidence.model["weights_sha256"]))),
+        uid=UID(uid_of(*(evidence.model[part] for part in ("name", "version", "weights_sha256")))),
         name=f"{MANUFACTURER} {__version__}",
         manufacturer_name=MANUFACTURER,
         model_name=f"{evidence.model['name']} {evidence.model['version']}",
@@ -75,11 +75,6 @@ def _observer(evidence: Evidence) -> sr.ObservationContext:
             observer_type=concepts.DEVICE, observer_identifying_attributes=device
         )
     )
-
-
-def _uuid(sha256: str) -> str:
-    digits = sha256[:32]
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _groups(evidence: Evidence, row: Mapping[str, Any]) -> Iterator[Group]:
@@ -118,7 +113,14 @@ def _shared(evidence: Evidence, row: Mapping[str, Any], name: str, place: object
     algorithm = sr.AlgorithmIdentification(
         name=model["name"],
         version=model["version"],
-        parameters=[f"weights_sha256={model['weights_sha256']}", f"threshold={row['threshold']}"],
+        parameters=[
+            f"weights_sha256={model['weights_sha256']}",
+            f"threshold={row['threshold']}",
+            *(
+                f"member={one['name']} {one['version']} {one['weights_sha256']}"
+                for one in evidence.content["models"][1:]
+            ),
+        ],
         family=concepts.AI,
     )
     return {
@@ -235,7 +237,8 @@ def _words(evidence: Evidence) -> list[Dataset]:
     """What a person reads first: how urgent and why, that it is preliminary and for research."""
     content = evidence.content
     review = "A person must review this result." if content["review_required"] else "No review was asked for."
-    summary = f"Priority: {content['priority']}. {' '.join(content['reasons'])} {review}"
+    category = f" (ACR category {content['acr_category']} of actionable findings)" if content["acr_category"] else ""
+    summary = f"Priority: {content['priority']}{category}. {' '.join(content['reasons'])} {review}"
     caution = f"Preliminary, not verified by a person. {content['disclaimer']}"
     return [
         hd.sr.TextContentItem(name, value, relationship_type="CONTAINS")
