@@ -116,6 +116,71 @@ def test_every_layout_of_grey_pixels_is_patched_in_place(layout: str) -> None:
     assert len(data) - changed.min() <= old.nbytes + 8  # nothing before the pixel data is touched
 
 
+def slanted_name(side: int, degrees: float) -> np.ndarray:
+    """Strokes (rows, columns) of a name that runs at an angle through the middle."""
+    import cv2
+
+    strokes = np.zeros((side, side), np.uint8)
+    cv2.putText(strokes, "MARKOVIC JELENA", (side // 2 - 130, side // 2 + 8), cv2.FONT_HERSHEY_SIMPLEX, 1, 255, 2)
+    turn = cv2.getRotationMatrix2D((side / 2, side / 2), degrees, 1)
+    return cv2.warpAffine(strokes, turn, (side, side)) > 127
+
+
+@pytest.mark.parametrize("degrees", [30, -45])
+def test_a_name_at_an_angle_is_masked(degrees: float) -> None:
+    ground = (900 + np.random.default_rng(4).integers(0, 60, (400, 400))).astype("<u2")
+    strokes = slanted_name(400, degrees)
+    ground[strokes] = 4000
+    dataset = image(PatientName="MARKOVIC^JELENA")
+    dataset.Rows = dataset.Columns = 400
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation, dataset.PixelData = 12, 11, 0, ground.tobytes()
+    dataset.Modality = "CR"
+    _, after = screened(written(dataset))
+    assert np.mean(decode(after)[0][strokes] == 4000) < 0.02
+
+
+def test_a_name_that_fades_in_through_a_clip_is_masked() -> None:
+    across = np.frombuffer(lettered(image(), 250, np.full((120, 320), 20, np.uint8)).PixelData, np.uint8)
+    strokes = across.reshape(120, 320) == 250
+    frames = np.full((18, 120, 320), 20, np.uint8)
+    for number in range(18):
+        frames[number][strokes] = 20 + 12 * number  # less than a step counts, from one frame to the next
+    dataset = lettered(image(), 20, frames[0])
+    dataset.PixelData, dataset.NumberOfFrames, dataset.Modality = frames.tobytes(), 18, "US"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+    _, after = screened(written(dataset))
+    assert decode(after)[17][strokes].max() < 60
+
+
+def test_text_beyond_the_range_that_is_shown_is_found() -> None:
+    strokes = lettered(image(), 1, np.zeros((256, 256), "<i2")).PixelData
+    strokes = np.frombuffer(strokes, "<i2").reshape(256, 256) == 1
+    y, x = np.mgrid[:256, :256] - 128
+    pixels = np.where(np.hypot(x, y) < 60, 40, -3024).astype("<i2")
+    pixels[strokes & (pixels == -3024)] = -1150  # darker than air: black through every window that shows a body
+    dataset = image(PatientName="MARKOVIC^JELENA")
+    dataset.Rows = dataset.Columns = 256
+    dataset.Modality, dataset.PixelData, dataset.RescaleIntercept = "CT", pixels.tobytes(), 0
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 15, 1
+    _, after = screened(written(dataset))
+    assert np.mean(decode(after)[0][strokes & (pixels == -1150)] == -1150) < 0.05
+
+
+def test_letters_higher_than_a_line_of_text_are_masked() -> None:
+    import cv2
+
+    strokes = np.zeros((512, 512), np.uint8)
+    cv2.putText(strokes, "JELENA", (20, 300), cv2.FONT_HERSHEY_DUPLEX, 3.8, 255, 6)
+    ground = (900 + np.random.default_rng(6).integers(0, 60, (512, 512))).astype("<u2")
+    ground[strokes > 0] = 4000
+    dataset = image(PatientName="MARKOVIC^JELENA")
+    dataset.Rows = dataset.Columns = 512
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation, dataset.PixelData = 12, 11, 0, ground.tobytes()
+    dataset.Modality = "CR"
+    _, after = screened(written(dataset))
+    assert np.mean(decode(after)[0][strokes > 0] == 4000) < 0.05
+
+
 def as_shown(dataset: pydicom.Dataset) -> np.ndarray:
     from medai_pipeline.burned_in.pictures import picture_of
 
@@ -177,19 +242,27 @@ def test_text_in_one_slice_of_a_series_is_found_and_the_others_stay_as_they_are(
         assert result.masks or result.data is data
 
 
+@pytest.mark.parametrize("kind", ["chest-ct", "brain-mr"])
+def test_plain_slices_are_spared_the_reader(kind: str) -> None:
+    screener = Screener()
+    results = [screener.screen(to_bytes(dataset)) for dataset in make_study(kind, 77, slices=6).datasets]
+    assert [result.frames_read for result in results] == [0] * 6
+    assert all(result.pixels for result in results)
+
+
 def test_films_with_markers_alone_are_not_touched() -> None:
     for seed in range(3):
         made = make_burned_in("film", 950 + seed, identity=False, markers=True)
         assert Screener().screen(to_bytes(made.dataset)).masks == {}
 
 
-@pytest.mark.parametrize("text", ["L", "R", "PORTABLE", "AP ERECT", "Semi-Upright", "MI 1.2", "15cm", "kV 120", "FR 22Hz", "P Low", "55%", "3.5 MHz", "L LAT"])  # fmt: skip
+@pytest.mark.parametrize("text", ["L", "R", "PORTABLE", "AP ERECT", "Semi-Upright", "MI 1.2", "15cm", "kV 120", "FR 22Hz", "P Low", "55%", "3.5 MHz", "L LAT", "100 200 300 400"])  # fmt: skip
 def test_markers_units_and_scales_are_harmless(text: str) -> None:
     assert is_harmless(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["LEE", "1961-03-12", "4471920", "Dr. Kim", "St Mary's", "L LEE", "10:42:11", "12/03/61"]
+    "text", ["LEE", "1961-03-12", "4471920", "471 234 56", "Dr. Kim", "St Mary's", "L LEE", "10:42:11", "12/03/61"]
 )
 def test_names_dates_and_numbers_are_not(text: str) -> None:
     assert not is_harmless(text)

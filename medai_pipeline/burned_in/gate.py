@@ -1,8 +1,9 @@
-"""A quick look at a frame: whether anything in it could be text at all. It spares plain slices the reader.
+"""Which parts of an outline could hold letters: steps of the picture, counted. For what the detector took for one letter.
 
 Letters are many short steps, up and down, along both axes, close together; anatomy has long edges and soft ones. So the
 share of strong steps in each of the four directions is taken in windows of the size of a few letters, and the least of
-the four counts. Three sizes of picture cover letters from about 7 to 60 pixels.
+the four counts. Three sizes of picture cover letters from about 7 to 60 pixels. Whether a picture is looked at in the first
+place is decided by `letters`, which is stricter.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ class Gate:
     least: float
 
 
-USUAL = Gate(45, 0.08)  # text has 0.11 and more, plain CT and MR mostly less
-WIDE = Gate(30, 0.05)  # within what the detector itself took for a letter
+WIDE = Gate(30, 0.05)
 
 
-def text_like(picture: np.ndarray, gate: Gate = USUAL) -> np.ndarray:
+def text_like(picture: np.ndarray, gate: Gate = WIDE) -> np.ndarray:
     """Where text could be: bool cells of 4 x 4 pixels for a uint8 picture (rows, columns)."""
     rows, columns = picture.shape
     cells = np.zeros((max(1, rows // CELL), max(1, columns // CELL)), np.uint8)
@@ -45,13 +45,18 @@ def text_like(picture: np.ndarray, gate: Gate = USUAL) -> np.ndarray:
     return cells > 0
 
 
-def clusters(cells: np.ndarray, shape: tuple[int, ...], largest: int) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes in pixels around cells that lie close together, with room around them; none has a side over `largest`."""
-    near = cv2.dilate(cells.astype(np.uint8), np.ones((7, 13), np.uint8))
+def clusters(
+    cells: np.ndarray, shape: tuple[int, ...], largest: int, cell: int = CELL
+) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes in pixels around cells that lie close together, with room around them; none has a side over `largest`.
+
+    `cell`: pixels of a cell's side.
+    """
+    near = cv2.dilate(cells.astype(np.uint8), np.ones((24 // cell | 1, 48 // cell | 1), np.uint8))
     count, _, stats, _ = cv2.connectedComponentsWithStats(near, connectivity=8)
     for left, top, width, height, _ in stats[1:count].tolist():
-        x0, y0 = max(0, left * CELL - 8), max(0, top * CELL - 8)
-        x1, y1 = min(shape[1], (left + width) * CELL + 8), min(shape[0], (top + height) * CELL + 8)
+        x0, y0 = max(0, left * cell - 8), max(0, top * cell - 8)
+        x1, y1 = min(shape[1], (left + width) * cell + 8), min(shape[0], (top + height) * cell + 8)
         for y in _starts(y0, y1, largest):
             for x in _starts(x0, x1, largest):
                 yield x, y, min(x1, x + largest), min(y1, y + largest)

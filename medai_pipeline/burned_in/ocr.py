@@ -17,10 +17,12 @@ import cv2
 import numpy as np
 
 Box = tuple[int, int, int, int]
+Slant = tuple[tuple[float, float], tuple[float, float], float]  # centre, (length, thickness), degrees
 
 _DETECTOR, _RECOGNISER = "PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx"
 _INK = 0.3  # probability from which a pixel of the detector's map is text
 _LINE_HEIGHT = 48  # what the recogniser was trained on
+_TILT = 12  # degrees from which a line is turned before it is read
 _BLANK = 0  # the CTC blank's class
 
 
@@ -81,6 +83,37 @@ def boxes_of(probability: np.ndarray, least: float) -> list[tuple[Box, float]]:
         box = (max(0, x - grow), max(0, y - grow), x + width + grow, y + height + grow)
         found.append(((*box[:2], min(probability.shape[1], box[2]), min(probability.shape[0], box[3])), score))
     return found
+
+
+def slanted(probability: np.ndarray, least: float) -> list[tuple[Slant, float]]:
+    """Elongated rectangles around connected text of a map that runs neither across nor up, with their mean probability."""
+    ink = (probability > _INK).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
+    found = []
+    for label in range(1, count):
+        x, y, width, height, area = (int(value) for value in stats[label])
+        if area < 60 or min(width, height) < 12 or area > 0.7 * width * height:
+            continue
+        here = labels[y : y + height, x : x + width] == label
+        (cx, cy), (long, thick), angle = cv2.minAreaRect(np.argwhere(here)[:, ::-1].astype(np.float32))
+        if long < thick:
+            long, thick, angle = thick, long, angle + 90
+        angle = (angle + 90) % 180 - 90  # read from left to right
+        if long < 2.5 * thick or area < 0.5 * long * thick or not _TILT < abs(angle) < 90 - _TILT:
+            continue
+        score = float(probability[y : y + height, x : x + width][here].mean())
+        if score >= least:
+            grow = long * thick * 1.6 / (long + thick)  # the detector marks shrunken lines
+            found.append((((cx + x, cy + y), (long + grow, thick + grow), angle), score))
+    return found
+
+
+def straightened(picture: np.ndarray, slant: Slant) -> np.ndarray:
+    """What a slanted rectangle holds, turned to run across."""
+    (cx, cy), (long, thick), angle = slant
+    matrix = cv2.getRotationMatrix2D((cx, cy), angle, 1)
+    matrix[:, 2] += np.array((long / 2 - cx, thick / 2 - cy))
+    return cv2.warpAffine(picture, matrix, (max(3, round(long)), max(3, round(thick))), borderMode=cv2.BORDER_REPLICATE)
 
 
 def read(crops: list[np.ndarray]) -> list[tuple[str, float]]:

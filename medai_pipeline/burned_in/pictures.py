@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
 from medai_pipeline.dicom.image import Image, rescale
 from medai_pipeline.dicom.lut import palette
 
+_CT_TONES = ((-1100, 0), (-850, 50), (-300, 80), (300, 200), (2000, 255))  # HU, grey
 _CT_RANGE = (-1100.0, 2000.0)  # HU: beyond lie padding and metal, which would flatten everything else
 
 
@@ -37,6 +40,66 @@ def window_picture(image: Image, stored: np.ndarray, number: int) -> np.ndarray 
     if width > 0.5 * (high - low) or width < 2:
         return None
     return _scaled(stored, centre - width / 2, centre + width / 2, image.inverted)
+
+
+def toned_picture(image: Image, stored: np.ndarray) -> np.ndarray | None:
+    """A CT frame with air and soft tissue spread, so that faint letters stand out there too; None for what is no CT.
+
+    Values beyond what a CT can measure are shown too, where a frame has many of them.
+    """
+    if image.modality != "CT" or stored.ndim != 2 or stored.dtype not in (np.int16, np.uint16):
+        return None
+    slope, intercept = rescale(image.attributes)
+    table = _tones(slope, intercept, stored.dtype == np.int16)
+    picture = table[stored.view(np.uint16)]
+    return 255 - picture if image.inverted else picture
+
+
+@lru_cache(maxsize=8)
+def _tones(slope: float, intercept: float, signed: bool) -> np.ndarray:
+    """The grey of each stored word of 16 bits."""
+    words = np.arange(1 << 16, dtype=np.uint16)
+    values = (words.view(np.int16) if signed else words).astype(np.float64) * slope + intercept
+    at, grey = np.array(_CT_TONES, float).T
+    return np.interp(values, at, grey).astype(np.uint8)
+
+
+def beyond_picture(image: Image, stored: np.ndarray) -> np.ndarray | None:
+    """What `picture_of` shows as even black or white, with its own differences; None where there is hardly any."""
+    if stored.ndim != 2 or stored.dtype.itemsize == 1 or image.what.photometric == "PALETTE COLOR":
+        return None
+    low, high = _range(image, stored)
+    least, most = float(stored.min()), float(stored.max())
+    enough, span = stored.size // 500, high - low  # less than a line of text with what lies around it
+    parts = [
+        (outside, ends)
+        for outside, ends, far in (
+            (stored < low, (least, low), low - least),
+            (stored > high, (high, most), most - high),
+        )
+        if far > 0.02 * span and np.count_nonzero(outside) > enough
+    ]
+    if not parts:
+        return None
+    picture = np.full(stored.shape, 128, np.uint8)
+    for outside, (start, end) in parts:
+        values = stored[outside].astype(np.float32)
+        if values.min() == values.max():
+            continue
+        picture[outside] = (values - np.float32(start)) * np.float32(255 / (end - start))
+    return None if (picture == picture[0, 0]).all() else picture
+
+
+def bulk_picture(image: Image, stored: np.ndarray) -> np.ndarray | None:
+    """A frame in the range of its middle 96 %, where that is much less than `picture_of` shows; else None."""
+    if stored.ndim != 2 or image.what.photometric == "PALETTE COLOR":
+        return None
+    some = np.sort(stored[::8, ::8], axis=None)
+    start, end = float(some[some.size // 50]), float(some[some.size - 1 - some.size // 50])
+    low, high = _range(image, stored)
+    if not (end > start and np.isfinite(end - start)) or end - start > 0.5 * (high - low):
+        return None
+    return _scaled(stored, start, end, image.inverted)
 
 
 def _eight_bits(values: np.ndarray, bits: int) -> np.ndarray:

@@ -6,18 +6,20 @@ of it that could hold letters are looked at again, enlarged, where an outline no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from medai_pipeline.burned_in import ocr
+from medai_pipeline.burned_in import letters, ocr
 from medai_pipeline.burned_in.gate import CELL, WIDE, clusters, text_like
 from medai_pipeline.burned_in.ocr import Box, Line
 from medai_pipeline.burned_in.words import IdentityWords, fold, is_harmless
 
 _LARGEST_SIDE = 1600  # larger pictures are read smaller: their letters are larger too
+_SLANTED = 0.6  # and for what is slanted, as much of anatomy is
 _FOUND = 0.4  # least certainty of the detector
 _LETTER = 0.13  # of the shorter side: a line higher than that is no text
 _LEAST_SIDE = 12  # pixels: no word fits into less
@@ -30,7 +32,18 @@ _LETTERS = 0.3  # between letters of one word
 _BRIDGE = 1.1  # and between two parts that are both masked: what lies between goes, too
 _SCRIPT = 0.55  # certainty of the detector from which something line-like that cannot be read is text all the same
 _READ = 0.5
+_COARSE = 2  # the level of a picture from which letters are large
+_LARGE_READ = 0.7
+_GLANCE = 256  # pixels of the longer side of what is looked at once, whatever else is known of it
 _SHORT_READ = 0.85  # for one to three characters: anatomy is easily read as one or two
+
+
+class Find(NamedTuple):
+    """What the detector found. `straight`: the line turned to run across, where it is slanted; `box` is around it then."""
+
+    box: Box
+    score: float
+    straight: np.ndarray | None = None
 
 
 def lines_of(picture: np.ndarray) -> list[Line]:
@@ -38,8 +51,17 @@ def lines_of(picture: np.ndarray) -> list[Line]:
     scale = min(1.0, _LARGEST_SIDE / max(picture.shape[:2]))
     small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
     rows, columns = picture.shape[:2]
-    lines = _read(small, _found(small))
+    found = _found(small)
+    lines = _read(small, found) + _large_lines(small, found)
     return [replace(line, box=_scaled(line.box, 1 / scale, columns, rows)) for line in lines]
+
+
+def _large_lines(picture: np.ndarray, found: list[Find]) -> list[Line]:
+    """Lines that are higher than the detector is let find, at the size at which the network knows their letters."""
+    grey = picture if picture.ndim == 2 else np.ascontiguousarray(picture.max(axis=2))
+    lines = lines_in(letters.levels(grey, first=_COARSE), picture.shape)
+    fresh = [line for line in lines if _covered(line.box, found) < _SAME]
+    return [line for line in fresh if line.read >= _LARGE_READ and len(fold(line.text)) >= 3]
 
 
 def upright_lines_of(picture: np.ndarray) -> list[Line]:
@@ -50,28 +72,66 @@ def upright_lines_of(picture: np.ndarray) -> list[Line]:
     return [replace(line, box=(y0, rows - x1, y1, rows - x0)) for line in long for x0, y0, x1, y1 in [line.box]]
 
 
-def lines_around(picture: np.ndarray, cells: np.ndarray) -> list[Line]:
-    """Lines around the cells that `gate.text_like` marked: a cheaper look, which tells whether `lines_of` is needed."""
-    largest = _largest(picture)
-    found = [item for piece in clusters(cells, picture.shape, _PIECE) for item in _enlarged(picture, piece, largest)]
-    return _read(picture, found)
+def lines_in(levels: list[letters.Level], shape: tuple[int, ...]) -> list[Line]:
+    """Lines around the cells of `letters.levels`, in pixels of the picture of that `shape`: a look that costs little."""
+    lines = []
+    for level in levels:
+        pieces = clusters(level.cells, level.picture.shape, _PIECE, letters.CELL)
+        found = [find for piece in pieces for find in _enlarged(level.picture, piece, letters.LARGEST_LETTER)]
+        lines += [
+            replace(line, box=_scaled(line.box, 1 / level.scale, shape[1], shape[0]))
+            for line in _read(level.picture, found)
+            if _is_no_anatomy(line, level.scale)
+        ]
+    return lines
 
 
-def lines_at_a_glance(picture: np.ndarray) -> list[Line]:
-    """Lines outside what the detector takes for a large letter: one pass over the whole picture, whatever the gate says."""
-    found = ocr.boxes_of(ocr.text_map(picture), _FOUND)
-    return _read(picture, [item for item in found if min(_sides(item[0])) <= _largest(picture)])
+def shows_text_at_a_glance(picture: np.ndarray) -> bool:
+    """Whether text can be read in a small copy of the picture: one pass over the whole, whatever the network says."""
+    scale = min(1.0, _GLANCE / max(picture.shape[:2]))
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
+    found = _finds(small, ocr.text_map(small), _largest(small))
+    lines = _read(small, [find for find in found if min(_sides(find.box)) <= _largest(small)])
+    return any(line.read >= 0.8 and len(fold(line.text)) >= 3 for line in lines)
 
 
-def _read(picture: np.ndarray, found: list[tuple[Box, float]]) -> list[Line]:
-    said = ocr.read([_upright(picture[y0:y1, x0:x1]) for (x0, y0, x1, y1), _ in found])
-    return [Line(box, score, text, sure) for (box, score), (text, sure) in zip(found, said, strict=True)]
+def _finds(picture: np.ndarray, probability: np.ndarray, thickest: float) -> list[Find]:
+    """What stands out in the detector's map of a picture: boxes, and slanted lines that are not over `thickest`."""
+    straight = [Find(box, score) for box, score in ocr.boxes_of(probability, _FOUND)]
+    return straight + list(_slanted(picture, probability, thickest))
+
+
+def _slanted(picture: np.ndarray, probability: np.ndarray, thickest: float) -> Iterator[Find]:
+    rows, columns = picture.shape[:2]
+    for slant, score in ocr.slanted(probability, _SLANTED):
+        if slant[1][1] > thickest:
+            continue
+        corners = cv2.boxPoints(slant)
+        (x0, y0), (x1, y1) = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int)
+        box = (max(0, int(x0)), max(0, int(y0)), min(columns, int(x1)), min(rows, int(y1)))
+        yield Find(box, score, ocr.straightened(picture, slant))
+
+
+def _read(picture: np.ndarray, found: list[Find]) -> list[Line]:
+    crops = [
+        _upright(picture[y0:y1, x0:x1]) if straight is None else straight for (x0, y0, x1, y1), _, straight in found
+    ]
+    said = [
+        (text, sure) if find.straight is None or len(fold(text)) >= 3 else ("", 0.0)
+        for find, (text, sure) in zip(found, ocr.read(crops), strict=True)
+    ]
+    return [Line(find.box, find.score, text, sure) for find, (text, sure) in zip(found, said, strict=True)]
 
 
 def show_text(lines: list[Line]) -> bool:
     """Whether lines are text that may have to go, rather than anatomy that looks like a letter, or a marker alone."""
     single = [line for line in lines if line.read >= _READ and line.found >= 0.7]
     return len(single) >= 3 or any(_reads_as_text(line) for line in lines)
+
+
+def _is_no_anatomy(line: Line, scale: float) -> bool:
+    """Whether a line of a coarse level is text: what is as large as organs is taken for a letter or two too easily."""
+    return scale >= 0.5**_COARSE * 2 or (line.read >= _READ and len(fold(line.text)) >= 3)
 
 
 def _reads_as_text(line: Line) -> bool:
@@ -84,15 +144,15 @@ def _largest(picture: np.ndarray) -> float:
     return max(24, _LETTER * min(picture.shape[:2]))
 
 
-def _found(picture: np.ndarray) -> list[tuple[Box, float]]:
-    """Boxes of text, from the picture, from half of it where it shows more, and from enlarged pieces within outlines."""
+def _found(picture: np.ndarray) -> list[Find]:
+    """Finds in the picture, in half of it where it shows more, and in enlarged pieces within outlines."""
     if min(picture.shape[:2]) < _LEAST_SIDE:
         return []
     largest = _largest(picture)
-    whole = ocr.boxes_of(ocr.text_map(picture), _FOUND)
-    found = [item for item in whole if min(_sides(item[0])) <= largest]
-    found += [item for item in _found_in_half(picture, largest) if _covered(item[0], found) < _SAME]
-    outlines = [box for box, _ in whole if min(_sides(box)) > largest]
+    whole = _finds(picture, ocr.text_map(picture), largest)
+    found = [find for find in whole if find.straight is not None or min(_sides(find.box)) <= largest]
+    found += [find for find in _found_in_half(picture, largest) if _covered(find.box, found) < _SAME]
+    outlines = [find.box for find in whole if find.straight is None and min(_sides(find.box)) > largest]
     if outlines:
         cells = text_like(picture if picture.ndim == 2 else np.ascontiguousarray(picture.max(axis=2)), WIDE)
         inside = np.zeros_like(cells)
@@ -100,16 +160,19 @@ def _found(picture: np.ndarray) -> list[tuple[Box, float]]:
             inside[y0 // CELL : y1 // CELL + 1, x0 // CELL : x1 // CELL + 1] = True
         for piece in clusters(cells & inside, picture.shape, _PIECE):
             again = _enlarged(picture, piece, largest)
-            found += [item for item in again if not any(_covers(other, item[0]) for other, _ in found)]
+            found += [find for find in again if not any(_covers(other.box, find.box) for other in found)]
     return found
 
 
-def _found_in_half(picture: np.ndarray, largest: float) -> list[tuple[Box, float]]:
+def _found_in_half(picture: np.ndarray, largest: float) -> list[Find]:
     """What the detector finds at half the size: large letters of thin strokes, which come apart at full size."""
     rows, columns = picture.shape[:2]
     half = cv2.resize(picture, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
-    boxes = [(_scaled(box, 2, columns, rows), score) for box, score in ocr.boxes_of(ocr.text_map(half), _FOUND)]
-    return [item for item in boxes if min(_sides(item[0])) <= 1.5 * largest]  # lines close together come as one
+    finds = (
+        find._replace(box=_scaled(find.box, 2, columns, rows)) for find in _finds(half, ocr.text_map(half), largest)
+    )
+    high = 1.5 * largest  # lines close together come as one
+    return [find for find in finds if find.straight is not None or min(_sides(find.box)) <= high]
 
 
 def to_their_ends(picture: np.ndarray, boxes: list[Box]) -> list[Box]:
@@ -124,7 +187,7 @@ def to_their_ends(picture: np.ndarray, boxes: list[Box]) -> list[Box]:
         along, across = _ENDS * thick, thick
         dx, dy = (across, along) if _upended(box) else (along, across)
         piece = (max(0, box[0] - dx), max(0, box[1] - dy), min(columns, box[2] + dx), min(rows, box[3] + dy))
-        for other, _ in _enlarged(picture, piece, 2 * thick):
+        for other, *_ in _enlarged(picture, piece, 2 * thick):
             if _same_line(box, other, _BRIDGE):
                 result.append(
                     (min(box[0], other[0]), min(box[1], other[1]), max(box[2], other[2]), max(box[3], other[3]))
@@ -132,22 +195,22 @@ def to_their_ends(picture: np.ndarray, boxes: list[Box]) -> list[Box]:
     return result
 
 
-def _covered(box: Box, found: list[tuple[Box, float]]) -> float:
+def _covered(box: Box, found: list[Find]) -> float:
     """The share of a box that lies in others together."""
     x0, y0, x1, y1 = box
     inside = np.zeros((y1 - y0, x1 - x0), bool)
-    for (a0, b0, a1, b1), _ in found:
+    for (a0, b0, a1, b1), *_ in found:
         inside[max(0, b0 - y0) : max(0, b1 - y0), max(0, a0 - x0) : max(0, a1 - x0)] = True
     return float(inside.mean())
 
 
-def _enlarged(picture: np.ndarray, piece: Box, largest: float) -> list[tuple[Box, float]]:
+def _enlarged(picture: np.ndarray, piece: Box, largest: float) -> list[Find]:
     """What the detector finds in a piece at twice its size, where anatomy is too large to be a letter."""
     x0, y0, x1, y1 = piece
     larger = cv2.resize(picture[y0:y1, x0:x1], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     probability = cv2.resize(ocr.text_map(larger), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-    found = [(_moved(box, piece), score) for box, score in ocr.boxes_of(probability, _FOUND)]
-    return [item for item in found if min(_sides(item[0])) <= largest]
+    finds = (find._replace(box=_moved(find.box, piece)) for find in _finds(picture[y0:y1, x0:x1], probability, largest))
+    return [find for find in finds if find.straight is not None or min(_sides(find.box)) <= largest]
 
 
 def _sides(box: Box) -> tuple[int, int]:

@@ -1,31 +1,32 @@
 """Every image of a study screened for text, whatever its tags say: `Screener`.
 
-A frame is looked at quickly first (`gate`); what could hold text is read; what could identify is masked, and the result
+A frame is looked at quickly first (`letters`); what could hold text is read; what could identify is masked, and the result
 is read again. What is then still doubtful goes no further.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 import cv2
 import numpy as np
 
-from medai_pipeline.burned_in.gate import text_like
+from medai_pipeline.burned_in import letters
 from medai_pipeline.burned_in.masking import masked
 from medai_pipeline.burned_in.ocr import Box, Line
-from medai_pipeline.burned_in.pictures import picture_of, window_picture
+from medai_pipeline.burned_in.pictures import beyond_picture, bulk_picture, picture_of, toned_picture, window_picture
 from medai_pipeline.burned_in.reading import (
     identifies,
     is_certain,
     is_settled,
-    lines_around,
-    lines_at_a_glance,
+    lines_in,
     lines_of,
     share_inside,
     show_text,
+    shows_text_at_a_glance,
     to_mask,
     to_their_ends,
     upright_lines_of,
@@ -36,19 +37,21 @@ from medai_pipeline.dicom.pixel_bytes import ANY_PIXELS
 from medai_pipeline.dicom.read import check_whole, parse
 from medai_pipeline.errors import DeidentificationError, NoPixels, UndecodablePixels
 
-_PLAIN = frozenset(
-    {"CT", "MR", "PT", "NM", "SEG"}
-)  # series of many slices, hardly ever with text: the gate speaks for them
-_GLANCES = 2  # instances of each such series that are looked at whatever the gate says
-_EVERY = 128  # and every so many of those that follow
+# Series of many slices, and films: the network speaks for them. Whatever else there is (ultrasound, captures) is read.
+_SLICES = frozenset({"CT", "MR", "PT", "NM", "SEG"})
+_FILMS = frozenset({"CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA"})
+_SURE = 1.3  # log odds of letters from which a slice is looked at, and a film: it has more text, and no neighbours
+_FILM_SURE = 0.8
+_EVERY = 128  # slices of which one is looked at by the detector, whatever the network says
+_EVERY_FRAME = 32  # frames of a clip of which one is read, whatever changed; so is the last
 _PASSES = 2  # of masking; a frame that shows text even then is not let through
 _CHANGE = 20  # of 255: what differs by less from one frame to the next is the same letter
 _MARGIN = 2  # pixels around a masked line
 
 
 class _Care(Enum):
-    GATE = "what the gate lets pass is read"
-    GLANCE = "the detector looks at it, too"
+    GATE = "what the network takes for letters is looked at"
+    GLANCE = "the detector looks at the whole, too"
     READ = "it is read"
 
 
@@ -99,10 +102,11 @@ class Screener:
         return Screened(cleaned, masks, pixels=True, frames_read=search.frames_read)
 
     def _care(self, image: Image, series: str) -> _Care:
-        if image.modality not in _PLAIN or image.what.samples > 1 or series in self._with_text:
+        plain = image.modality in _SLICES or image.modality in _FILMS
+        if not plain or image.what.samples > 1 or series in self._with_text:
             return _Care.READ
-        number = self._seen[series]
-        return _Care.GLANCE if number <= _GLANCES or number % _EVERY == 0 else _Care.GATE
+        glance = image.modality in _FILMS or self._seen[series] % _EVERY == 1
+        return _Care.GLANCE if glance else _Care.GATE
 
 
 def _unscreened(error: UndecodablePixels) -> DeidentificationError:
@@ -118,7 +122,8 @@ class _Search:
         self._care = care
         self._identity: IdentityWords | None = None
         self._static: set[Box] = set()  # what was masked in a frame before: it stays there in the next
-        self._before: np.ndarray | None = None  # the frame before, which has been looked at
+        self._before: np.ndarray | None = None  # the last frame that was read as a whole
+        self._sure = _FILM_SURE if image.modality in _FILMS else _SURE
         self.text_found = False
         self.frames_read = 0
 
@@ -131,26 +136,43 @@ class _Search:
     def _frame(self, number: int) -> tuple[Box, ...]:
         stored = self._image.stored(number)
         picture = picture_of(self._image, stored)
-        if not self._worth_reading(picture):
-            return ()
-        self.frames_read += 1
-        boxes = self._read(picture, _black(picture, self._static))
-        window = window_picture(self._image, stored, number) if self._care is _Care.READ else None
-        if window is not None:
-            boxes |= self._read(window, _black(window, boxes | self._static))
+        toned = toned_picture(self._image, stored)
+        boxes: set[Box] = set()
+        worth = self._worth_reading(picture, toned, number)
+        if worth:
+            boxes |= self._read(picture, _black(picture, self._static))
+            self._before = _grey(picture)
+            self.frames_read += 1
+        for view in (toned, *self._other_views(stored, number)):
+            if view is not None and (worth or view is not toned) and self._shows_text(view, boxes):
+                boxes |= self._read(view, _black(view, boxes | self._static))
         if self._image.frames > 1:
             self._static |= boxes
         return tuple(sorted(boxes))
 
-    def _worth_reading(self, picture: np.ndarray) -> bool:
-        grey = picture if picture.ndim == 2 else np.ascontiguousarray(picture.max(axis=2))
-        cells = text_like(grey)
-        before, self._before = self._before, grey
-        if before is not None:
-            cells &= _changed(before, grey, cells.shape)
-        elif self._care is _Care.READ or (self._care is _Care.GLANCE and show_text(lines_at_a_glance(picture))):
+    def _other_views(self, stored: np.ndarray, number: int) -> Iterator[np.ndarray | None]:
+        """What the frame shows in other ranges: text there is seen by whoever turns the window that far."""
+        if self._image.modality == "CT":
+            yield beyond_picture(self._image, stored)
+        elif self._care is not _Care.GATE and number == 1:
+            yield window_picture(self._image, stored, number)
+            yield bulk_picture(self._image, stored)
+
+    def _worth_reading(self, picture: np.ndarray, toned: np.ndarray | None, number: int) -> bool:
+        """Whether the frame is read: as a whole where the care asks for it, else when a quick look finds text."""
+        due = number in (1, self._image.frames) or number % _EVERY_FRAME == 0
+        if self._care is _Care.READ and due:
             return True
-        return bool(cells.any()) and show_text(lines_around(_black(picture, self._static), cells))
+        if self._care is _Care.GLANCE and due and shows_text_at_a_glance(picture):
+            return True
+        return self._shows_text(picture if toned is None else toned, self._static, _grey(picture))
+
+    def _shows_text(self, view: np.ndarray, masked: set[Box], grey: np.ndarray | None = None) -> bool:
+        """Whether the network finds letters, and the detector lines; `grey`: only where that differs from the frame before."""
+        found = letters.levels(_grey(_black(view, masked)), self._sure)
+        if found and grey is not None and self._before is not None:
+            found = [level for level in found if _changed(self._before, grey, level.cells)]
+        return bool(found) and show_text(lines_in(found, view.shape))
 
     def _read(self, picture: np.ndarray, shown: np.ndarray) -> set[Box]:
         """Boxes to mask, found in `shown` and in what is left after each masking."""
@@ -183,10 +205,16 @@ class _Search:
         return self._identity
 
 
-def _changed(before: np.ndarray, now: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
-    """Cells in which a frame differs from the one before: what did not change has been looked at already."""
+def _grey(picture: np.ndarray) -> np.ndarray:
+    return picture if picture.ndim == 2 else np.ascontiguousarray(picture.max(axis=2))
+
+
+def _changed(before: np.ndarray, now: np.ndarray, cells: np.ndarray) -> bool:
+    """Whether a frame differs from one before in any cell that is left in `cells`; those that do not are taken out."""
     steps = cv2.threshold(cv2.absdiff(before, now), _CHANGE, 255, cv2.THRESH_BINARY)[1]
-    return cv2.resize(cv2.dilate(steps, np.ones((9, 9), np.uint8)), cells[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    near = cv2.resize(cv2.dilate(steps, np.ones((9, 9), np.uint8)), cells.shape[::-1], interpolation=cv2.INTER_AREA)
+    cells &= near > 0
+    return bool(cells.any())
 
 
 def _grown(box: Box, shape: tuple[int, ...]) -> Box:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import pairwise
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -48,6 +49,7 @@ _MEASURE = re.compile(
     r"([A-Z%/]{1,8})?[+\-=]*(\d{1,3}([.,]\d{1,2})?)([A-Z%/°2]{1,6})?$"
 )  # a quantity: letters, number, unit
 _NUMBERS_JOINED = re.compile(r"\d\s?[:/\-–]\s?\d|\d[.,]\d+[.,]\d|\d{4}")
+_LONG_NUMBER = 7  # digits
 _SPLIT = re.compile(r"[\s:;,/\\()\[\]{}|_=]+")
 
 
@@ -137,9 +139,23 @@ def _near(word: str, token: str) -> bool:
 
 def is_harmless(text: str) -> bool:
     """Whether every word of `text` is a marker, a term of technique, a unit or a number of a scale. No date or time is."""
-    return not _NUMBERS_JOINED.search(unicodedata.normalize("NFKC", text)) and all(
-        _harmless(token) for token in _tokens(text)
-    )
+    if _NUMBERS_JOINED.search(unicodedata.normalize("NFKC", text)) or _number_in_groups(text):
+        return False
+    return all(_harmless(token) for token in _tokens(text))
+
+
+def _number_in_groups(text: str) -> bool:
+    """Whether whole numbers follow each other that make one of seven digits and more, and are not evenly spaced marks."""
+    run: list[str] = []
+    for token in [*text.split(), ""]:
+        if token.isdecimal():
+            run.append(token)
+            continue
+        steps = {int(after) - int(before) for before, after in pairwise(run)}
+        if len(steps) > 1 and sum(map(len, run)) >= _LONG_NUMBER:
+            return True
+        run = []
+    return False
 
 
 def _tokens(text: str) -> Iterator[str]:
