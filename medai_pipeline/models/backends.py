@@ -264,4 +264,4 @@ def kind_of(name: str) -> Kind:
     for kind in KINDS:
         if kind.name == name:
             return kind
-    raise ModelError(f"no backend {name!r}: choose of {', '.join(kind.name for kind in KINDS)}")
+    raise ModelError(f"no backend {name!r}: choose one of {', '.join(kind.name for kind in KINDS)}")

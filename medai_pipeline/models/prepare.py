@@ -117,6 +117,8 @@ def _made(
                     backends[kind.name] = kind.open(path, subject.device)
             except (ModelError, RuntimeError) as error:
                 hindrance = error.reason if isinstance(error, ModelError) else str(error)[:160]
+        if hindrance:
+            log.info("%s is left out: %s", kind.name, hindrance)
         took = round(time.perf_counter() - start, 1)
         facts[kind.name] = Candidate(kind.name, hindrance, made_in_s=took, size_mb=round(size / 1e6, 1))
     return backends, facts
