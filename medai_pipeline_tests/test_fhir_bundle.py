@@ -103,6 +103,7 @@ def test_there_is_one_preliminary_observation_a_finding(made: dict[str, Any], sa
     assert found[0]["component"][0]["valueQuantity"] == {
         "value": 93.0, "unit": "%", "system": "http://unitsofmeasure.org", "code": "%",
     }  # fmt: skip
+    assert [coding["code"] for coding in found[0]["code"]["coding"]] == ["36118008", "RID5352"]
     assert "coding" not in next(one for one in found if one["code"]["text"] == "Pleural_Thickening")["code"]
 
 

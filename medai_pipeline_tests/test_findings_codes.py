@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from medai_pipeline.triage.findings import code_of, codes_of, findings, is_finding, lookup
@@ -73,6 +75,44 @@ def test_codes_that_dicom_lists_mean_there_what_they_mean_here(row):
     assert row.meaning
     if row.value in known:
         assert known[row.value].casefold() in (row.meaning.casefold(), "tumor")
+
+
+@pytest.mark.parametrize("row", findings(), ids=lambda row: row.label)
+def test_every_code_says_where_it_is_from_and_context_groups_hold_it(row):
+    from pydicom.sr._concepts_dict import concepts
+
+    assert bool(row.codes) == bool(row.sources)
+    assert {"RADLEX" for scheme, *_ in row.codes if scheme == "RADLEX"} == {
+        "RADLEX" for s in row.sources if s == "RadLex"
+    }
+    groups = {int(source.removeprefix("CID ")) for source in row.sources if source.startswith("CID ")}
+    listed = {
+        cid
+        for scheme, value, _ in row.codes
+        for entry in concepts.get(scheme, {}).values()
+        for cid in entry.get(value, ("", []))[1]
+    }
+    assert groups <= listed
+
+
+@pytest.mark.parametrize("row", findings(), ids=lambda row: row.label)
+def test_codes_of_other_schemes_are_written_as_these_schemes_write_them(row):
+    patterns = {"RADLEX": r"RID\d{2,6}", "DCM": r"\d{6}"}
+    for scheme, value, meaning in row.others:
+        assert re.fullmatch(patterns[scheme], value) and meaning
+
+
+def test_dicom_codes_mean_in_the_standard_what_they_mean_here():
+    from pydicom.sr._concepts_dict import concepts
+
+    known = {code: meaning for entry in concepts["DCM"].values() for code, (meaning, _) in entry.items()}
+    ours = [(value, meaning) for row in findings() for scheme, value, meaning in row.others if scheme == "DCM"]
+    assert ours and all(known[value] == meaning for value, meaning in ours)
+
+
+def test_no_code_stands_for_two_findings():
+    codes = [(scheme, value) for row in findings() for scheme, value, _ in row.codes]
+    assert len(codes) == len(set(codes))
 
 
 @pytest.mark.parametrize("label", [*NIH, *DEMO])

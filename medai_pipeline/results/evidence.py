@@ -90,7 +90,7 @@ class Evidence:
     """What the results of one study revision say.
 
     `content` is that of report.json; `instances` all de-identified ones; `headers` (new SOP Instance UID -> data set
-    without pixels) those of the images in `drawn`; `concepts` label -> code, for the labels that have one.
+    without pixels) those of the images in `drawn`; `concepts` label -> its codes, the one for DICOM first.
     `previous`: results of an earlier revision or model that these take the place of.
     """
 
@@ -98,7 +98,7 @@ class Evidence:
     drawn: Sequence[Drawn]
     instances: Sequence[Instance]
     headers: Mapping[str, Dataset]
-    concepts: Mapping[str, Concept]
+    concepts: Mapping[str, Sequence[Concept]]
     origin: Origin
     at: datetime
     previous: Sequence[Reference] = field(default=(), repr=False)
@@ -128,7 +128,7 @@ class Evidence:
     def concept(self, label: str) -> Concept:
         """The finding's code; without one a local code (PS3.16 8.2: a designator that begins with 99), marked as such."""
         word = "-".join(label.casefold().split())[:16]
-        return self.concepts.get(label) or Concept("99MEDAI", word, label)
+        return next(iter(self.concepts.get(label, ())), Concept("99MEDAI", word, label))
 
     def uid(self, *parts: object) -> str:
         """A UID for a part of this study's results: the same at every run of this revision by this model version.

@@ -166,10 +166,9 @@ class _Bundle:
         }
 
     def _finding(self, label: str) -> Json:
-        known = self._evidence.concepts.get(label)
-        if known is None or known.scheme not in SYSTEMS:
-            return {"text": label}
-        return _concept(SYSTEMS[known.scheme], known.value, known.meaning) | {"text": label}
+        known = [concept for concept in self._evidence.concepts.get(label, ()) if concept.scheme in SYSTEMS]
+        coding = [{"system": SYSTEMS[one.scheme], "code": one.value, "display": one.meaning} for one in known]
+        return _without_empty({"coding": coding, "text": label})
 
     def _report(self) -> Json:
         content = self._content

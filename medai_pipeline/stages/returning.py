@@ -59,12 +59,11 @@ def evidence_of(
     )
 
 
-def _concepts(prediction: StudyPrediction) -> dict[str, Concept]:
+def _concepts(prediction: StudyPrediction) -> dict[str, list[Concept]]:
     from medai_pipeline.results.evidence import Concept
     from medai_pipeline.triage.findings import lookup
 
-    rows = {label: lookup(label) for label in prediction.labels}
-    return {label: Concept(row.scheme, row.value, row.meaning) for label, row in rows.items() if row.value}
+    return {label: [Concept(*code) for code in lookup(label).codes] for label in prediction.labels}
 
 
 def _drawn(number: int, heatmap: Heatmap, tensors: StudyTensors, heatmaps: StudyHeatmaps) -> Drawn:

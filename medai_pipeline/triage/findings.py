@@ -1,7 +1,9 @@
-"""What a model's label means: the code of a finding, or that it is none. The table is `findings.csv`.
+"""What a model's label means: the codes of a finding, or that it is none. The table is `findings.csv`.
 
-Codes are SNOMED CT as DICOM uses it (PS3.16 clause 8.1, designator SCT). A label without a code that is certain has
-none: an empty code is honest, a wrong one is not. How urgent a finding is stands in `rules`.
+The first code is SNOMED CT as DICOM uses it (PS3.16 clause 8.1, designator SCT); RadLex and DICOM's own code (DCM) stand
+beside it where there is one. `sources` says where they are from: a context group of PS3.16, the standard elsewhere (PS3.16),
+SNOMED CT International, RadLex. A label without a code that is certain has none: an empty code is honest, a wrong one is
+not. How urgent a finding is stands in `rules`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from importlib.resources import files
 class FindingCode:
     """One row: the label as models give it, and the coded concept (scheme, value, meaning; "" when there is none).
 
-    `is_listed` is false for a label that the table does not know.
+    `others`: codes of other schemes for it, as (scheme, value, meaning). `is_listed` is false for a label that the table
+    does not know.
     """
 
     label: str
@@ -27,6 +30,13 @@ class FindingCode:
     value: str
     meaning: str
     is_listed: bool = True
+    others: tuple[tuple[str, str, str], ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @property
+    def codes(self) -> tuple[tuple[str, str, str], ...]:
+        """All codes as (scheme, value, meaning), SNOMED CT first."""
+        return (((self.scheme, self.value, self.meaning),) if self.value else ()) + self.others
 
     @property
     def code(self) -> str:
@@ -69,6 +79,12 @@ def _row(row: dict[str, str]) -> FindingCode:
         scheme=row["scheme"],
         value=row["value"],
         meaning=row["meaning"],
+        others=tuple(
+            (scheme, row[column], row[f"{column}_meaning"])
+            for scheme, column in (("RADLEX", "radlex"), ("DCM", "dcm"))
+            if row[column]
+        ),
+        sources=tuple(filter(None, row["sources"].split("|"))),
     )
 
 
