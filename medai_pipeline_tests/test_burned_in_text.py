@@ -286,6 +286,19 @@ def test_an_image_that_cannot_be_screened_goes_no_further() -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_what_a_compressed_frame_holds_above_its_stored_bits_does_not_leave() -> None:
+    rng = np.random.default_rng(2)
+    shown = rng.integers(0, 900, (64, 64)).astype("<u2")
+    hidden = shown | (rng.integers(0, 16, (64, 64)) << 12).astype("<u2")
+    dataset = image(BitsStored=16, HighBit=15, PixelRepresentation=0)
+    dataset.Rows = dataset.Columns = 64
+    dataset.PixelData = hidden.tobytes()
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    _, after = screened(written(dataset))
+    assert np.array_equal(after.pixel_array, shown)
+
+
 def test_importing_the_room_imports_no_runtime() -> None:
     code = "import sys, medai_pipeline.stages, medai_pipeline.burned_in.screen as s; import json; print(json.dumps([m for m in ('onnxruntime', 'rapidocr') if m in sys.modules]))"
     out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)

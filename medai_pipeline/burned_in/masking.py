@@ -43,6 +43,16 @@ def masked(data: bytes, part: Part10, image: Image, boxes: Mapping[int, Iterable
     return _rewritten(part, image, boxes)
 
 
+def stored_bits(values: np.ndarray, image: Image) -> np.ndarray:
+    """A decoded frame with nothing above Bits Stored, which a codestream may carry; `values` itself where that is so."""
+    what = image.what
+    spare = values.dtype.itemsize * 8 - what.bits_stored
+    if what.floating or spare <= 0 or values.dtype.kind not in "iu":
+        return values
+    clean = (values << spare) >> spare
+    return values if np.array_equal(clean, values) else clean
+
+
 def _patched(data: bytes, part: Part10, image: Image, boxes: Mapping[int, Iterable[Box]]) -> bytes:
     element = next(element for element in part.elements if element.tag == PIXEL_DATA)
     offset = _address(element.value) - _address(data)
@@ -121,7 +131,7 @@ def _rewritten(part: Part10, image: Image, boxes: Mapping[int, Iterable[Box]]) -
     what = image.what
     frames = []
     for number in range(1, what.frames + 1):
-        stored = np.array(image.stored(number))
+        stored = np.array(stored_bits(image.stored(number), image))
         words = stored.reshape(what.rows, what.columns, -1)
         for x0, y0, x1, y1 in boxes.get(number, ()):
             words[y0:y1, x0:x1] = 0 if what.samples > 1 else _signed_darkest(image, stored)

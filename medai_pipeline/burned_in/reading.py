@@ -270,7 +270,7 @@ def _is_same(box: Box, settled: Box) -> bool:
     """Whether a box adds nothing to the length of a settled line."""
     across = min(box[3], settled[3]) - max(box[1], settled[1])
     along = min(box[2], settled[2]) - max(box[0], settled[0])
-    return along >= 0.85 * (box[2] - box[0]) and across >= 0.45 * (box[3] - box[1])
+    return along >= 0.8 * (box[2] - box[0]) and across >= 0.45 * (box[3] - box[1])
 
 
 def _belongs(line: Line, masked: Box) -> bool:
@@ -282,7 +282,9 @@ def _belongs(line: Line, masked: Box) -> bool:
 
 def _spelled(lines: list[Line]) -> list[Box]:
     """Words that were found letter by letter, as the detector does with lines that run up or down."""
+    whole = [line.box for line in lines if len(fold(line.text)) > 2 and is_settled(line)]
     single = [line for line in lines if line.read >= _READ and line.found >= 0.7]
+    single = [line for line in single if share_inside(line.box, whole) < _SAME]
     left = [line.box for line in single if 1 <= len(fold(line.text)) <= 2]
     words: list[Box] = []
     while left:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from medai_pipeline.burned_in import letters
-from medai_pipeline.burned_in.masking import masked
+from medai_pipeline.burned_in.masking import masked, stored_bits
 from medai_pipeline.burned_in.ocr import Box, Line
 from medai_pipeline.burned_in.pictures import beyond_picture, bulk_picture, picture_of, toned_picture, window_picture
 from medai_pipeline.burned_in.reading import (
@@ -98,7 +98,7 @@ class Screener:
             raise _unscreened(error) from None
         if search.text_found:
             self._with_text.add(series)
-        cleaned = masked(data, part, image, masks) if masks else data
+        cleaned = masked(data, part, image, masks) if masks or search.bits_cleared else data
         return Screened(cleaned, masks, pixels=True, frames_read=search.frames_read)
 
     def _care(self, image: Image, series: str) -> _Care:
@@ -124,6 +124,7 @@ class _Search:
         self._static: set[Box] = set()  # what was masked in a frame before: it stays there in the next
         self._before: np.ndarray | None = None  # the last frame that was read as a whole
         self._sure = _FILM_SURE if image.modality in _FILMS else _SURE
+        self.bits_cleared = False  # a compressed frame carries more than its stored bits
         self.text_found = False
         self.frames_read = 0
 
@@ -134,7 +135,9 @@ class _Search:
         return {number: boxes for number, boxes in found.items() if boxes}
 
     def _frame(self, number: int) -> tuple[Box, ...]:
-        stored = self._image.stored(number)
+        decoded = self._image.stored(number)
+        stored = stored_bits(decoded, self._image)
+        self.bits_cleared = self.bits_cleared or stored is not decoded
         picture = picture_of(self._image, stored)
         toned = toned_picture(self._image, stored)
         boxes: set[Box] = set()

@@ -159,7 +159,8 @@ def _number_in_groups(text: str) -> bool:
 
 
 def _tokens(text: str) -> Iterator[str]:
-    for token in _SPLIT.split(unicodedata.normalize("NFKC", text).upper()):
+    bare = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    for token in _SPLIT.split(bare.upper()):
         token = token.strip(".'\"`^*#<>~-—–·•°\u2191\u2193")
         if token:
             yield token
