@@ -71,7 +71,8 @@ def register_ensemble(registry: Registry, entry: CatalogEntry, actor: str, now: 
 
 def register_packaged(registry: Registry, preferred: Sequence[str], models_path: Path, now: datetime) -> list[str]:
     """At the start of a stack: what is packaged, and what MEDAI_MODELS names and has weights, is registered where the
-    registry knows no version of that name, and active where nothing else is. Returns the labels of those."""
+    registry knows no version of that name, and active where nothing else is; a model of MEDAI_MODELS also in the place of
+    demo models, for new studies. Returns the labels of those registered."""
     from medai_pipeline.models.catalog import packaged
     from medai_pipeline.models.load import checked_digest, weights_path
 
@@ -87,10 +88,11 @@ def register_packaged(registry: Registry, preferred: Sequence[str], models_path:
             log.warning("%s", error.reason)
             continue
         model = replace(model, weights_sha256=checked_digest(model, data))
-        write_whole_once(model, models_path, data)
+        _keep_site_weights(model, models_path, data)
         registry.register(_new(model), SYSTEM, now)
         try:
-            if not _taken(registry, model):
+            others = _in_its_place(registry, model)
+            if not others or (not model.demo and all(other.demo for other in others)):
                 registry.promote(model.name, model.version, SYSTEM, now, backfill=False)
         except ModelError as error:
             log.warning("%s", error.reason)
@@ -98,7 +100,7 @@ def register_packaged(registry: Registry, preferred: Sequence[str], models_path:
     return added
 
 
-def write_whole_once(entry: CatalogEntry, models_path: Path, data: bytes) -> None:
+def _keep_site_weights(entry: CatalogEntry, models_path: Path, data: bytes) -> None:
     """A site's weights by their digest, so that the file with the version's name may be replaced; packaged ones stay."""
     from medai_pipeline.models.load import stored_path
 
@@ -121,11 +123,11 @@ def write_whole(path: Path, data: bytes) -> None:
         raise StorageFull(f"the weights cannot be written to MODEL_PATH ({error.strerror}): make room there") from error
 
 
-def _taken(registry: Registry, entry: CatalogEntry) -> bool:
-    """Whether anything is active for some of what this one is made for."""
-    active = [entry_of(row) for row in registry.versions() if row.state == "active"]
+def _in_its_place(registry: Registry, entry: CatalogEntry) -> list[CatalogEntry]:
+    """Active versions for some of what this one is made for."""
     mine = set(scopes_of(entry))
-    return any(mine & set(scopes_of(other)) for other in active)
+    active = (entry_of(row) for row in registry.versions() if row.state == "active")
+    return [other for other in active if mine & set(scopes_of(other))]
 
 
 def scopes_of(entry: CatalogEntry) -> list[tuple[str, str]]:

@@ -101,7 +101,7 @@ SETTINGS: tuple[Setting, ...] = (
         "MEDAI_MODELS",
         "",
         _names,
-        "models to use before the demo ones, for what each is made for, separated by commas (see medai models list)",
+        "models with weights at MODEL_PATH, with commas, that serve before the demo ones; a running stack registers them once",
     ),
     Setting("GPU_ENABLED", "true", _flag, "use CUDA when there is one; without one the CPU serves"),
     Setting(

@@ -167,3 +167,12 @@ def test_a_start_registers_the_packaged_models_once_and_leaves_a_sites_choice_al
     assert register_packaged(registry, (), tmp_path, NOW) == []
     assert models_in_force(registry).choose("CT", "CHEST").entry is None
     assert {actor for actor, _, _ in audited(engine)} == {"system", "ann"}
+
+
+def test_a_model_that_the_site_names_takes_a_demo_models_place_at_the_next_start(registry: Registry, tmp_path) -> None:
+    register_packaged(registry, (), tmp_path, NOW)
+    assert register_packaged(registry, ("chest-xray-resnet50",), tmp_path, NOW) == []  # its weights are not here
+    (tmp_path / "chest-xray-resnet50-1.safetensors").write_bytes(b"weights")
+    assert register_packaged(registry, ("chest-xray-resnet50",), tmp_path, NOW) == ["chest-xray-resnet50@1"]
+    assert registry.version("chest-xray-resnet50").replaced == "demo-chest-xray@1"
+    assert registry.version("chest-xray-resnet50").backfill_since is None

@@ -11,17 +11,19 @@ import dagster as dg
 import pytest
 import torch
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.loader import LoadingContextForTest
 from sqlalchemy import text
 
 from medai_pipeline import stages
+from medai_pipeline.definitions import build_definitions
 from medai_pipeline.errors import PacsUnreachable
 from medai_pipeline.local.model_commands import what_follows
 from medai_pipeline.models.cards import to_card
 from medai_pipeline.models.catalog import entry
 from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, SHADOW_JOB, compared
-from medai_pipeline.orchestration.model_sensors import pairs_of
+from medai_pipeline.orchestration.model_sensors import pairs_of, reached
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, contiguous
 from medai_pipeline.phantoms.studies import make_study
 from medai_pipeline.records import StudyState
@@ -153,6 +155,8 @@ def test_a_promotion_makes_exactly_its_studies_stale_and_their_backfill_needs_no
     assert [models.reported_by(key) for key in (*films, ct)] == [FILM2, FILM2, "demo-chest-ct@1"]
     assert not any(models.stale(key) for key in (*films, ct))
     assert models.results(films[0]) == [("1", "primary"), ("2", "primary")]  # both stay
+    (row,) = pipeline.reports(films[0])
+    assert row.first_reported_at < row.reported_at  # how long the study waited is not told anew
     assert models.sensor() == []
     assert "no study is left" in models.skipped
     assert models.services.registry.version("demo-chest-xray").backfill_since is None
@@ -336,3 +340,24 @@ def test_a_shadow_is_asked_beside_and_the_worklist_does_not_know_it(pipeline: Pi
     assert pairs_of(models.services) == [(FILM, FILM2)]
     (comparison,) = models.sensor("model_followers")
     assert (comparison.job_name, comparison.partition_key) == (COMPARISON_JOB, f"{FILM}..{FILM2}")
+
+
+def test_a_backfill_of_many_studies_comes_in_chunks() -> None:
+    from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests_with_backfill_policies
+    from dagster._core.definitions.events import AssetKeyPartitionKey
+
+    graph = build_definitions(database_url=None, orthanc_url=None).get_repository_def().asset_graph
+    keys = [f"S{number:02}" for number in range(40)]
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("studies", keys)
+        assets = ("predictions", "gradcam_maps", "triage_reports")
+        wanted = {AssetKeyPartitionKey(dg.AssetKey(asset), key) for asset in assets for key in keys}
+        with partition_loading_context(dynamic_partitions_store=instance):
+            requests = build_run_requests_with_backfill_policies(wanted, graph, instance)
+    assert [(r.tags[RANGE_START], r.tags[RANGE_END]) for r in requests] == [
+        ("S00", "S15"), ("S16", "S31"), ("S32", "S39")]  # fmt: skip
+    assert {len(r.asset_selection) for r in requests} == {3}
+
+
+def test_a_comparison_is_made_anew_in_growing_steps() -> None:
+    assert [reached(n) for n in (1, 9, 10, 14, 99, 100, 149, 1234)] == [1, 9, 10, 10, 95, 100, 100, 1000]

@@ -183,7 +183,10 @@ class Stack:
 
         services = Services(self.settings)
         try:
-            register_packaged(services.registry, self.settings.models, self.settings.models_path, services.now())
+            path, names = self.settings.models_path, self.settings.models
+            for label in register_packaged(services.registry, names, path, services.now()):
+                row = services.registry.version(*label.split("@", 1))
+                self._echo(f"models     {label} is {row.state}")
         finally:
             services.engine.dispose()
 

@@ -78,7 +78,11 @@ class Changes:
         """Seconds a study took of late, from claim to report in the runs as they were, and over how many; None for none."""
         recent = (
             sa.select(studies.c.run_id, studies.c.started_at, studies.c.finished_at)
-            .where(studies.c.state == StudyState.REPORTED, studies.c.started_at.is_not(None))
+            .where(
+                studies.c.state == StudyState.REPORTED,
+                studies.c.started_at.is_not(None),
+                studies.c.finished_at.is_not(None),
+            )
             .order_by(studies.c.finished_at.desc())
             .limit(_RECENT)
             .subquery()

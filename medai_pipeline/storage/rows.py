@@ -80,11 +80,12 @@ class WorklistRow:
     object_prefix: str
     first_seen_at: datetime
     reported_at: datetime
+    first_reported_at: datetime  # earlier when another model version has read the revision before
 
     @property
     def seconds_to_report(self) -> float:
-        """From the first image seen to the report."""
-        return (self.reported_at - self.first_seen_at).total_seconds()
+        """From the first image seen to the revision's first report."""
+        return (self.first_reported_at - self.first_seen_at).total_seconds()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class Worklist:
             sa.select(
                 newest.c.study_key, newest.c.revision, newest.c.report_id, newest.c.modality, newest.c.first_seen_at,
                 reports.c.priority, reports.c.review_required, reports.c.object_prefix, reports.c.created_at,
+                _first_report(newest).label("first_reported_at"),
                 reports.c.content["reasons"].label("reasons"), reports.c.content["findings"].label("findings"),
                 reports.c.content["models"].label("models"), reports.c.content["demo_model"].label("demo_model"),
             )
@@ -97,6 +98,13 @@ def _current() -> sa.Subquery:
     )
 
 
+def _first_report(of: sa.Subquery) -> sa.ScalarSelect[Any]:
+    """When the revision was reported first: a backfill reports it again."""
+    every = reports.alias()
+    same = (every.c.study_key == of.c.study_key) & (every.c.revision == of.c.revision)
+    return sa.select(sa.func.min(every.c.created_at)).where(same).scalar_subquery()
+
+
 def _worklist_row(row: Row) -> WorklistRow:
     return WorklistRow(
         study_key=row.study_key,
@@ -112,6 +120,7 @@ def _worklist_row(row: Row) -> WorklistRow:
         object_prefix=row.object_prefix,
         first_seen_at=row.first_seen_at,
         reported_at=row.created_at,
+        first_reported_at=row.first_reported_at,
     )
 
 
