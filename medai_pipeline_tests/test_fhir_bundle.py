@@ -77,6 +77,15 @@ def test_every_required_element_is_there_and_every_code_of_its_value_set(made: d
     assert {name["type"] for name in of_type(made, "Device")[0]["deviceName"]} <= DEVICE_NAMES
 
 
+def test_a_reader_of_r4b_takes_it(made: dict[str, Any]) -> None:
+    from fhir.resources.R4B.bundle import Bundle
+    from pydantic import ValidationError
+
+    assert len(Bundle.model_validate(made).entry) == len(made["entry"])
+    with pytest.raises(ValidationError):
+        Bundle.model_validate(made | {"entry": [{"resource": {"resourceType": "ImagingStudy", "status": "available"}}]})
+
+
 def test_no_element_is_empty(made: dict[str, Any]) -> None:
     assert not [value for value in every(made) if value in ("", [], {}) or value is None]
 
