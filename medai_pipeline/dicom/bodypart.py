@@ -7,7 +7,7 @@ de-identification removes them. Whatever they say, only a word of `WORDS` leaves
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from medai_pipeline.dicom.attributes import Attributes
@@ -36,10 +36,14 @@ _DESCRIPTIONS = (0x0008103E, 0x00181030, 0x00081030, 0x00321060, 0x00400254)  # 
 
 def body_part(attributes: Attributes) -> str:
     """A term of `WORDS`, from Body Part Examined, else the anatomic region, else descriptions; "" when none says."""
-    region = attributes.first(_ANATOMIC_REGION).text(_CODE_MEANING)
-    frame_region = attributes.first(0x52009229, 0x00209071, _ANATOMIC_REGION).text(_CODE_MEANING)
-    texts = (attributes.text(_BODY_PART_EXAMINED), region, frame_region, *map(attributes.text, _DESCRIPTIONS))
-    return next((term for text in texts if (term := named_in(text))), "")
+    return next((term for text in _texts(attributes) if text and (term := named_in(text))), "")
+
+
+def _texts(attributes: Attributes) -> Iterator[str]:
+    yield attributes.text(_BODY_PART_EXAMINED)
+    yield attributes.first(_ANATOMIC_REGION).text(_CODE_MEANING)
+    yield attributes.first(0x52009229, 0x00209071, _ANATOMIC_REGION).text(_CODE_MEANING)
+    yield from map(attributes.text, _DESCRIPTIONS)
 
 
 @lru_cache(maxsize=64)  # slices of a series say the same

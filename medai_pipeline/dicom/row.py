@@ -112,8 +112,13 @@ def _among(text: str, known: frozenset[str]) -> str:
 
 def _spacing(attributes: Attributes) -> tuple[float, float] | None:
     """Pixel Spacing, else Imager Pixel Spacing (at the detector, PS3.3 10.7.1.3); only what is positive."""
-    measures = _functional_group(attributes, 0x00289110)
-    for values in (attributes.numbers(0x00280030), measures.numbers(0x00280030), attributes.numbers(0x00181164)):
+    ways: tuple[Callable[[], tuple[float, ...]], ...] = (
+        lambda: attributes.numbers(0x00280030),
+        lambda: _functional_group(attributes, 0x00289110).numbers(0x00280030),
+        lambda: attributes.numbers(0x00181164),
+    )
+    for way in ways:
+        values = way()
         if len(values) == 2 and min(values) > 0:
             return values[0], values[1]
     return None
