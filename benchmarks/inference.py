@@ -127,7 +127,7 @@ def one_network(
                 f"  batch {batch:2}  {name:13} {1e3 * seconds:8.1f} ms  {1 / seconds:7.2f} images/s"
                 f"  {rate.times(name, 'eager'):5.2f} x eager  {share:4.0%} of peak"
             )
-        missed += judged(rate, machine, f"{architecture}, batch {batch}")
+        missed += judged(rate, machine, f"{architecture}, batch {batch}", model.backend_name)
     missed += monte_carlo(model, arguments.rounds, architecture, device)
     return missed + (cold(architecture, folder, arguments.size) if device == CPU else [])
 
@@ -176,13 +176,19 @@ def measured(backends: dict[str, Backend], pixels: np.ndarray, rounds: int, devi
     return Rate({name: median(taken) for name, taken in times.items()})
 
 
-def judged(rate: Rate, machine: Machine, where: str) -> list[str]:
+def judged(rate: Rate, machine: Machine, where: str, serves: str) -> list[str]:
     if machine.device != CPU:
         goals = [("eager", CUDA_GOAL)]
     elif machine.has_bf16:
         goals = [("eager", MOST_UNITS)]
     else:
-        goals = [("onnxruntime", 0.97)]  # 3 % is what two runs of the same differ by
+        goals = [("onnxruntime", 0.95)]  # not slower, but for what two measurements of one thing differ by
+    if any(other == serves for other, _ in goals):
+        twice = rate.times("ours", serves)
+        print(
+            f"  {where}: ours is {serves} itself; measured twice the two differ by {abs(twice - 1):.0%}, which is noise"
+        )
+        return []
     missed = []
     for other, goal in goals:
         reached = rate.times("ours", other)
