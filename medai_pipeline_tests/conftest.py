@@ -12,6 +12,14 @@ pytest_plugins = ["medai_pipeline_tests.postgres", "medai_pipeline_tests.orthanc
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# Files that take minutes begin first, so that no process waits for another's last one.
+LONG = ("test_whole_stack.py", "test_training_demo.py", "test_stack_lifecycle.py", "test_burned_in_text.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 def missing(what: str) -> None:
     """Fail in CI, skip by name elsewhere: a green run in CI has run everything."""
     if os.environ.get("CI", "").lower() in {"1", "true"}:
