@@ -316,6 +316,38 @@ def test_a_report_of_nothing_found_passes_dciodvfy(tmp_path: Path) -> None:
     assert errors(report.data, tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"FrameOfReferenceUID": None, "PixelSpacing": None},
+        {"ImageOrientationPatient": [1, 0.1, 0, 0, 1, 0]},
+        {"ImageOrientationPatient": [0.8, 0.6, 0, -0.6, 0.8, 0], "SliceThickness": None},
+    ],
+    ids=["flat", "skewed", "oblique"],
+)
+def test_geometry_that_is_odd_or_missing_still_makes_valid_objects(changes: dict[str, object], tmp_path: Path) -> None:
+    slices = ct()
+    for made in slices:
+        for keyword, value in changes.items():
+            delattr(made, keyword) if value is None else setattr(made, keyword, value)
+    results = objects(Sample(slices).evidence())
+    assert len(results) == 7
+    assert [errors(result.data, tmp_path) for result in results] == [[] for _ in results]
+
+
+def test_names_that_are_too_long_for_dicom_are_cut(samples: dict[str, Sample], tmp_path: Path) -> None:
+    evidence = samples["film"].evidence()
+    name = "ü\\" + 90 * "n"
+    drawn = [replace(one, heatmap=replace(one.heatmap, label=name)) for one in evidence.drawn]
+    content = {
+        **evidence.content,
+        "models": [{**evidence.model, "name": name, "version": name}],
+        "findings": [{**row, "label": name} for row in evidence.content["findings"][:1]],
+    }
+    results = objects(replace(evidence, content=content, drawn=drawn))
+    assert [errors(result.data, tmp_path) for result in results] == [[] for _ in results]
+
+
 def test_a_study_that_no_model_covers_sends_nothing_back(samples: dict[str, Sample]) -> None:
     evidence = samples["film"].evidence()
     assert objects(replace(evidence, content={**evidence.content, "models": []})) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from highdicom.sr import CodedConcept
 from pydicom.sr.codedict import codes
 
-from medai_pipeline.results.evidence import Concept
+from medai_pipeline.results.evidence import Concept, short
 
 CERTAINTY = CodedConcept("111012", "DCM", "Certainty of Finding")
 STANDARD_DEVIATION = CodedConcept("386136009", "SCT", "Standard Deviation")
@@ -41,7 +41,7 @@ _ANY_REGION = {
 
 
 def coded(concept: Concept) -> CodedConcept:
-    return CodedConcept(concept.value, concept.scheme, concept.meaning[:64])
+    return CodedConcept(concept.value, concept.scheme, short(concept.meaning))
 
 
 def explanation(method: str) -> CodedConcept:

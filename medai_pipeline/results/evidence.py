@@ -127,7 +127,7 @@ class Evidence:
 
     def concept(self, label: str) -> Concept:
         """The finding's code; without one a local code (PS3.16 8.2: a designator that begins with 99), marked as such."""
-        word = "-".join(label.casefold().split())[:16]
+        word = short("-".join(label.casefold().split()), 16)
         return next(iter(self.concepts.get(label, ())), Concept("99MEDAI", word, label))
 
     def uid(self, *parts: object) -> str:
@@ -144,3 +144,8 @@ def uid_of(*parts: object) -> str:
     """The same UID for the same parts."""
     digest = hashlib.sha256("\n".join(map(str, parts)).encode("utf-8", "replace")).digest()
     return f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}"
+
+
+def short(text: str, most: int = 64) -> str:
+    """As LO and SH take it (PS3.5 6.2): one value of at most so many characters; bytes, as some readers count these."""
+    return text.replace("\\", "/").encode("utf-8", "replace")[:most].decode("utf-8", "ignore")

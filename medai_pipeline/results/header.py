@@ -22,6 +22,7 @@ _KEPT = (
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "BodyPartExamined",
     "PatientOrientation",
 )  # fmt: skip
+_SAME_DIRECTION = 2e-3
 _UIDS = ("SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 # of the patient and study modules (PS3.3 C.7.1.1, C.7.2.1): empty until `written` puts the person's values in
 _EMPTY = (
@@ -101,16 +102,15 @@ def header(evidence: Evidence, heatmap: Heatmap) -> Dataset:
 def frame_header(evidence: Evidence, heatmap: Heatmap, plane: Plane | None) -> Dataset:
     """The one frame as if it were an image of its own, in `plane` (None: without a frame of reference).
 
-    A frame of many has a SOP Instance UID of its own here, so that it can be told from the others, and a SOP Class of
-    single images; `refer_to_frames` puts the object's own and the frame's number in their place.
+    It has a SOP Instance UID of its own here, so that frames of one object can be told apart, and the SOP Class of an
+    image that has so much geometry; `refer_to_sources` puts the object's own and the frame's number in their place.
     """
     made = header(evidence, heatmap)
+    made.SOPInstanceUID = _stand_in(evidence, heatmap)
+    made.SOPClassUID = SecondaryCaptureImageStorage if plane is None else CTImageStorage
     for keyword in ("NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient"):
         if keyword in made:
             delattr(made, keyword)
-    if evidence.instance[heatmap.item.sop_instance_uid].frames > 1:
-        made.SOPInstanceUID = _stand_in(evidence, heatmap)
-        made.SOPClassUID = SecondaryCaptureImageStorage if plane is None else CTImageStorage
     if plane is None:
         if "FrameOfReferenceUID" in made:
             del made.FrameOfReferenceUID
@@ -121,21 +121,17 @@ def frame_header(evidence: Evidence, heatmap: Heatmap, plane: Plane | None) -> D
     return made
 
 
-def refer_to_frames(made: Dataset, evidence: Evidence, heatmaps: list[Heatmap]) -> None:
+def refer_to_sources(made: Dataset, evidence: Evidence, heatmaps: list[Heatmap]) -> None:
     """Replaces what stands for single frames in all references of a result."""
-    frames = {
-        _stand_in(evidence, found): found
-        for found in heatmaps
-        if evidence.instance[found.item.sop_instance_uid].frames > 1
-    }
-    if not frames:
-        return
+    frames = {_stand_in(evidence, found): found.item for found in heatmaps}
     for item in (item for element in made.iterall() if element.VR == "SQ" for item in element.value):
         if item.get("ReferencedSOPInstanceUID") in frames:
-            place = frames[item.ReferencedSOPInstanceUID].item
-            item.ReferencedSOPClassUID = evidence.instance[place.sop_instance_uid].sop_class_uid
+            place = frames[item.ReferencedSOPInstanceUID]
+            image = evidence.instance[place.sop_instance_uid]
+            item.ReferencedSOPClassUID = image.sop_class_uid
             item.ReferencedSOPInstanceUID = evidence.original(place.sop_instance_uid)
-            item.ReferencedFrameNumber = place.frame
+            if image.frames > 1:
+                item.ReferencedFrameNumber = place.frame
     for series in made.get("ReferencedSeriesSequence") or []:  # Common Instance Reference: objects, each once
         once = {item.ReferencedSOPInstanceUID: item for item in series.ReferencedInstanceSequence}
         series.ReferencedInstanceSequence = list(once.values())
@@ -166,8 +162,8 @@ def plane_of_instance(instance: Instance) -> Plane | None:
     """By the instance table; None for objects of many frames, films and what has no geometry."""
     if instance.frames > 1 or not (instance.orientation and instance.position_mm and instance.spacing_mm):
         return None
-    position, thickness = np.array(instance.position_mm, float), instance.slice_thickness_mm or 1.0
-    return Plane(np.array(instance.orientation, float), position, instance.spacing_mm, thickness)
+    orientation, position = np.array(instance.orientation, float), np.array(instance.position_mm, float)
+    return _plane(orientation, position, instance.spacing_mm, instance.slice_thickness_mm)
 
 
 def _plane_of_frame(image: Dataset, frame: int) -> Plane | None:
@@ -180,8 +176,23 @@ def _plane_of_frame(image: Dataset, frame: int) -> Plane | None:
     thickness = _numbers(groups, "PixelMeasuresSequence", "SliceThickness", 1)
     if orientation is None or position is None or spacing is None:
         return None
-    thick = float(thickness[0]) if thickness is not None and thickness[0] > 0 else 1.0
-    return Plane(orientation, position, (float(spacing[0]), float(spacing[1])), thick)
+    size = (float(spacing[0]), float(spacing[1]))
+    return _plane(orientation, position, size, None if thickness is None else float(thickness[0]))
+
+
+def _plane(
+    orientation: np.ndarray, position_mm: np.ndarray, spacing_mm: tuple[float, float], thickness_mm: float | None
+) -> Plane | None:
+    """None where the directions are no unit vectors at right angles: a place computed from them would be wrong."""
+    rows, columns = orientation[:3], orientation[3:]
+    products = np.array([rows @ rows, columns @ columns, rows @ columns])
+    usable = np.isfinite(position_mm).all() and min(spacing_mm) > 0
+    if not usable or not np.allclose(products, (1, 1, 0), atol=_SAME_DIRECTION):
+        return None
+    rows = rows / np.linalg.norm(rows)  # written with few digits, they are made exact
+    columns = columns - rows * (rows @ columns)
+    exact = np.concatenate([rows, columns / np.linalg.norm(columns)])
+    return Plane(exact, position_mm, spacing_mm, thickness_mm if thickness_mm and thickness_mm > 0 else 1.0)
 
 
 def _numbers(groups: list[Dataset], sequence: str, keyword: str, count: int) -> np.ndarray | None:

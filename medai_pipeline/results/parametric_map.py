@@ -10,8 +10,8 @@ import numpy as np
 from medai_pipeline import __version__
 from medai_pipeline.records import Heatmap
 from medai_pipeline.results import concepts
-from medai_pipeline.results.evidence import Drawn, Evidence, Kind
-from medai_pipeline.results.header import Plane, frame_header, plane_of, refer_to_frames
+from medai_pipeline.results.evidence import Drawn, Evidence, Kind, short
+from medai_pipeline.results.header import Plane, frame_header, plane_of, refer_to_sources
 from medai_pipeline.results.written import MANUFACTURER, SERIES_NUMBERS, DicomResult, finished
 
 
@@ -35,18 +35,18 @@ def _parametric_map(evidence: Evidence, drawn: Drawn, number: int) -> DicomResul
         sop_instance_uid=evidence.uid(Kind.PARAMETRIC_MAP, number),
         instance_number=number,
         manufacturer=MANUFACTURER,
-        manufacturer_model_name=evidence.model["name"],
+        manufacturer_model_name=short(evidence.model["name"]),
         software_versions=__version__,
         device_serial_number=evidence.model["weights_sha256"],
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[_meaning(heatmap.method, heatmap.label)],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=0.5, window_width=1.0)],
         content_label="AI_HEATMAP",
-        content_description=f"{heatmap.label}: where the model looked. Research use only"[:64],
+        content_description=short(f"{heatmap.label}: where the model looked. Research use only"),
         content_qualification="RESEARCH",
         **_geometry(drawn, plane or _plane_of_film(heatmap)),
     )
-    refer_to_frames(made, evidence, [heatmap])
+    refer_to_sources(made, evidence, [heatmap])
     return finished(made, Kind.PARAMETRIC_MAP, evidence)
 
 
@@ -73,7 +73,7 @@ def _meaning(method: str, label: str) -> hd.pm.RealWorldValueMapping:
     """Values are what they are: the share of the greatest evidence on the image, without a unit."""
     return hd.pm.RealWorldValueMapping(
         lut_label="evidence",
-        lut_explanation=f"Evidence for {label}, 0 to 1 ({method})"[:64],
+        lut_explanation=short(f"Evidence for {label}, 0 to 1 ({method})"),
         unit=concepts.NO_UNITS,
         value_range=(0.0, 1.0),
         slope=1.0,

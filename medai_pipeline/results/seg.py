@@ -11,8 +11,8 @@ import numpy as np
 
 from medai_pipeline import __version__
 from medai_pipeline.results import concepts
-from medai_pipeline.results.evidence import Drawn, Evidence, Kind
-from medai_pipeline.results.header import frame_header, header, plane_of, refer_to_frames
+from medai_pipeline.results.evidence import Drawn, Evidence, Kind, short
+from medai_pipeline.results.header import frame_header, header, plane_of, refer_to_sources
 from medai_pipeline.results.written import MANUFACTURER, SERIES_NUMBERS, DicomResult, finished
 
 
@@ -46,7 +46,7 @@ def _segmentation(evidence: Evidence, drawn: Sequence[Drawn], number: int) -> Di
         sop_instance_uid=evidence.uid(Kind.SEGMENTATION, number),
         instance_number=number,
         manufacturer=MANUFACTURER,
-        manufacturer_model_name=evidence.model["name"],
+        manufacturer_model_name=short(evidence.model["name"]),
         software_versions=__version__,
         device_serial_number=evidence.model["weights_sha256"],
         content_label="AI_ATTENTION",
@@ -54,7 +54,7 @@ def _segmentation(evidence: Evidence, drawn: Sequence[Drawn], number: int) -> Di
     )
     if "FrameOfReferenceUID" not in made:  # PS3.3 C.7.6.1: then the patient's directions are said, if only as unknown
         made.PatientOrientation = header(evidence, drawn[0].heatmap).get("PatientOrientation")
-    refer_to_frames(made, evidence, list(frames.values()))
+    refer_to_sources(made, evidence, list(frames.values()))
     return finished(made, Kind.SEGMENTATION, evidence)
 
 
@@ -71,14 +71,14 @@ def _segment(evidence: Evidence, label: str, number: int) -> hd.seg.SegmentDescr
     model: Any = evidence.model
     return hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=f"Attention: {label}"[:64],
+        segment_label=short(f"Attention: {label}"),
         segmented_property_category=concepts.REGION_CATEGORY,
         segmented_property_type=concepts.REGION,
         algorithm_type="AUTOMATIC",
         algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name=model["name"],
+            name=short(model["name"]),
             family=concepts.AI,
-            version=model["version"],
+            version=short(model["version"]),
             source=MANUFACTURER,
             parameters={"weights_sha256": model["weights_sha256"]},
         ),

@@ -18,7 +18,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from medai_pipeline import __version__
 from medai_pipeline.dicom.deidentify import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from medai_pipeline.records import Identity
-from medai_pipeline.results.evidence import Evidence, Kind, Reference
+from medai_pipeline.results.evidence import Evidence, Kind, Reference, short
 
 MANUFACTURER = "medai_pipeline"
 _IDENTITY = {
@@ -74,8 +74,8 @@ def finished(made: Dataset, kind: Kind, evidence: Evidence) -> DicomResult:
 def _say_what_it_is(made: Dataset, kind: Kind, evidence: Evidence) -> None:
     made.SpecificCharacterSet = "ISO_IR 192"
     made.SeriesDescription = f"{_TITLES[kind]}, research use only (rev {evidence.content['revision']})"
-    made.Manufacturer, made.ManufacturerModelName = MANUFACTURER, evidence.model["name"][:64]
-    made.SoftwareVersions = [__version__, evidence.model["version"][:64]]
+    made.Manufacturer, made.ManufacturerModelName = MANUFACTURER, short(evidence.model["name"])
+    made.SoftwareVersions = [__version__, short(evidence.model["version"])]
     day, time = evidence.at.strftime("%Y%m%d"), evidence.at.strftime("%H%M%S")
     for keyword in ("InstanceCreation", "Series", "Content"):
         setattr(made, f"{keyword}Date", day)
