@@ -256,7 +256,7 @@ def test_films_with_markers_alone_are_not_touched() -> None:
         assert Screener().screen(to_bytes(made.dataset)).masks == {}
 
 
-@pytest.mark.parametrize("text", ["L", "R", "PORTABLE", "AP ERECT", "Semi-Upright", "MI 1.2", "15cm", "kV 120", "FR 22Hz", "P Low", "55%", "3.5 MHz", "L LAT", "100 200 300 400"])  # fmt: skip
+@pytest.mark.parametrize("text", ["L", "R", "PORTABLE", "AP ERECT", "Semi-Upright", "MI 1.2", "15cm", "kV 120", "FR 22Hz", "P Low", "55%", "3.5 MHz", "L LAT", "100 200 300 400", "W400L40", "LA"])  # fmt: skip
 def test_markers_units_and_scales_are_harmless(text: str) -> None:
     assert is_harmless(text)
 

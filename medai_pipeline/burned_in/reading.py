@@ -285,7 +285,10 @@ def _spelled(lines: list[Line]) -> list[Box]:
     whole = [line.box for line in lines if len(fold(line.text)) > 2 and is_settled(line)]
     single = [line for line in lines if line.read >= _READ and line.found >= 0.7]
     single = [line for line in single if share_inside(line.box, whole) < _SAME]
-    left = [line.box for line in single if 1 <= len(fold(line.text)) <= 2]
+    left: list[Box] = []
+    for line in single:  # what was found at two sizes counts once
+        if 1 <= len(fold(line.text)) <= 2 and max(share_inside(line.box, left), share_around(line.box, left)) < 0.5:
+            left.append(line.box)
     words: list[Box] = []
     while left:
         word = [left.pop()]
@@ -317,6 +320,11 @@ def share_inside(box: Box, others: list[Box]) -> float:
         for other in others
     )
     return max(shared, default=0) / max(1, width * height)
+
+
+def share_around(box: Box, others: list[Box]) -> float:
+    """How much of the fullest of the others lies in a box."""
+    return max((share_inside(other, [box]) for other in others), default=0)
 
 
 def identifies(line: Line, identity: IdentityWords) -> bool:

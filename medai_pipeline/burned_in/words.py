@@ -50,6 +50,9 @@ _MEASURE = re.compile(
 )  # a quantity: letters, number, unit
 _NUMBERS_JOINED = re.compile(r"\d\s?[:/\-–]\s?\d|\d[.,]\d+[.,]\d|\d{4}")
 _LONG_NUMBER = 7  # digits
+_JOINED = re.compile(
+    r"WW?\d{1,4}W?[LC]-?\d{1,4}|[LR][AP]|[AP]R|PL|[IS][LR]"
+)  # a window; directions, without "AL" and "LI"
 _SPLIT = re.compile(r"[\s:;,/\\()\[\]{}|_=]+")
 
 
@@ -167,7 +170,7 @@ def _tokens(text: str) -> Iterator[str]:
 
 
 def _harmless(token: str) -> bool:
-    if len(token) == 1 or _known(token) or _NUMBER.match(token):
+    if len(token) == 1 or _known(token) or _NUMBER.match(token) or _JOINED.fullmatch(token):
         return True
     if all(len(part) == 1 or _known(part) for part in re.split(r"[-.+&]", token) if part):
         return True
