@@ -6,7 +6,8 @@
 Crops of pictures without text (phantoms, and with --data three of four real films and brain MR of that folder) get lines of
 invented text in many fonts, sizes, directions and contrasts, or rules, ticks and frames, which are none. Cells of 8 x 8
 pixels that lie in a line are to be told from the rest. What is left out here (every fourth real picture, the real DICOM
-files, other seeds of the phantoms) is what `burned_in_text.py` and a test may measure on.
+files, other seeds of the phantoms) is what `burned_in_text.py` and a test may measure on. The file that is there now was
+trained in two rounds, 8 epochs over 9,000 crops and 9 over 27,000, so a new one will not be the same to the bit.
 """
 
 from __future__ import annotations
