@@ -363,6 +363,8 @@ def test_earlier_results_are_named_as_superseded(tmp_path: Path) -> None:
     assert note.ConceptNameCodeSequence[0].CodeValue == "113001"
     named = {item.ReferencedSOPInstanceUID for item in every_item(note) if "ReferencedSOPInstanceUID" in item}
     assert named == {one.sop_instance_uid for one in earlier}
+    kinds = [item.ValueType for item in note.ContentSequence if "ReferencedSOPSequence" in item]
+    assert sorted(kinds) == ["COMPOSITE"] * 2 + ["IMAGE"] * 5
     assert not named & {one.sop_instance_uid for one in results}
     assert [errors(result.data, tmp_path) for result in results] == [[] for _ in results]
 

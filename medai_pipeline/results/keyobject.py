@@ -8,9 +8,11 @@ from highdicom import ko, sr
 from pydicom.dataset import Dataset
 
 from medai_pipeline.results import concepts
-from medai_pipeline.results.evidence import Evidence, Kind
+from medai_pipeline.results.evidence import Evidence, Kind, Reference
 from medai_pipeline.results.header import named, reference
 from medai_pipeline.results.written import MANUFACTURER, SERIES_NUMBERS, DicomResult, finished
+
+_DOCUMENTS = "1.2.840.10008.5.1.4.1.1.88."  # SR and Key Object Selection storage classes
 
 
 def key_objects(evidence: Evidence) -> list[DicomResult]:
@@ -28,14 +30,20 @@ def superseded(evidence: Evidence) -> list[DicomResult]:
     """Earlier results taken back, as IHE Imaging Object Change Management does it; none where there are none."""
     if not evidence.previous:
         return []
-    objects = [
-        named(evidence, one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid) for one in evidence.previous
-    ]
+    objects = [_earlier(evidence, one) for one in evidence.previous]
     words = (
         f"Superseded by revision {evidence.content['revision']} of the AI result ({evidence.model['name']} "
         f"{evidence.model['version']}): these objects no longer count."
     )
     return [_document(evidence, Kind.SUPERSEDED, concepts.REJECTED, objects, words)]
+
+
+def _earlier(evidence: Evidence, one: Reference) -> Dataset:
+    """An earlier object to be referred to: as an image, by having rows, unless it is a document."""
+    made = named(evidence, one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid)
+    if not one.sop_class_uid.startswith(_DOCUMENTS):
+        made.Rows = made.Columns = 1
+    return made
 
 
 def _document(
