@@ -21,7 +21,7 @@ demo: setup
 	@$(BIN)/medai demo $(ARGS)
 
 test: setup
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup
 	@$(BIN)/ruff check .
