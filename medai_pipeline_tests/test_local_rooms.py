@@ -138,22 +138,28 @@ def test_stopping_ends_grandchildren_that_ignore_sigterm(supervisor: Supervisor,
 def test_services_that_start_together_stop_together_and_each_is_told(home: Home) -> None:
     said: list[str] = []
     supervisor = Supervisor(home, echo=said.append)
-    slow = (
-        "import signal, sys, time\n"
-        "def leave(*_): time.sleep(1); sys.exit()\n"
-        "signal.signal(signal.SIGTERM, leave); open(sys.argv[1], 'w').close(); time.sleep(600)"
+    # each leaves only when all three were told to: one after the other nobody would
+    patient = (
+        "import os, signal, sys, threading\n"
+        "own, *every = sys.argv[1:]\n"
+        "def leave(*_):\n"
+        "    open(own + '.told', 'w').close()\n"
+        "    while not all(os.path.exists(one + '.told') for one in every): threading.Event().wait(0.02)\n"
+        "    open(own + '.left', 'w').close(); os._exit(0)\n"
+        "signal.signal(signal.SIGTERM, leave); open(own, 'w').close(); threading.Event().wait()"
     )
+    names = ("one", "two", "three")
 
     def service(name: str) -> Service:
         told = home.run / name
-        return Service(name, (sys.executable, "-c", slow, str(told)), told.exists, dict(os.environ))
+        every = [str(home.run / each) for each in names]
+        return Service(name, (sys.executable, "-c", patient, str(told), *every), told.exists, dict(os.environ))
 
     supervisor.start(sleeper("first"))
-    supervisor.start(service("one"), service("two"), service("three"))
+    supervisor.start(*map(service, names))
     said.clear()
-    began = time.monotonic()
     supervisor.stop()
-    assert time.monotonic() - began < 2.8, "one after the other they need 3 s"
+    assert all((home.run / f"{name}.left").exists() for name in names), "they were told one after the other"
     assert sorted(line.split()[0] for line in said[:3]) == ["one", "three", "two"]
     assert said[3].startswith("first") and all("stopped in" in line for line in said)
 
