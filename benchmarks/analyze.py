@@ -85,7 +85,7 @@ def child(source: Path, out: Path) -> None:
     from medai_pipeline import stages
     from medai_pipeline.analyze import OneShot, analyze
     from medai_pipeline.dicom.read import group_by_study
-    from medai_pipeline.orchestration.services import Services
+    from medai_pipeline.services import Services
     from medai_pipeline.settings import read_settings
     from medai_pipeline.storage.keys import SiteKeys
 

@@ -303,7 +303,7 @@ def _attached() -> Settings:
 
 
 def _services(settings: Settings) -> Any:
-    from medai_pipeline.orchestration.services import Services
+    from medai_pipeline.services import Services
 
     return Services(settings)
 

@@ -15,7 +15,7 @@ from medai_pipeline.orchestration.model_assets import MODEL_ASSETS, MODEL_JOBS
 from medai_pipeline.orchestration.model_sensors import model_backfills, model_followers
 from medai_pipeline.orchestration.resources import io_manager, session_resource
 from medai_pipeline.orchestration.sensors import orthanc_studies
-from medai_pipeline.orchestration.services import Services
+from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
 
 

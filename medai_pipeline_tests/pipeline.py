@@ -13,8 +13,8 @@ import pytest
 
 from medai_pipeline.definitions import build_definitions
 from medai_pipeline.orchestration.jobs import STUDY_JOB
-from medai_pipeline.orchestration.services import Services
 from medai_pipeline.phantoms.studies import PhantomStudy, to_bytes
+from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.keys import SiteKeys
 from medai_pipeline_tests.orthanc import RunningOrthanc

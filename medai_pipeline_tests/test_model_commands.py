@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from medai_pipeline.cli import main
-from medai_pipeline.orchestration.services import Services
 from medai_pipeline.registering import models_in_force
+from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.keys import SiteKeys
 from medai_pipeline_tests.model_versions import demo_version, write_card

@@ -223,7 +223,7 @@ def test_a_request_that_was_lost_is_made_again(pipeline: Pipeline, monkeypatch) 
     assert pipeline.state(key).state is StudyState.QUEUED
     assert pipeline.requested() == []
     later = pipeline.now() + timedelta(seconds=60)
-    monkeypatch.setattr("medai_pipeline.orchestration.services.Services.now", staticmethod(lambda: later))
+    monkeypatch.setattr("medai_pipeline.services.Services.now", staticmethod(lambda: later))
     assert len(pipeline.requested()) == 1
 
 

@@ -28,9 +28,9 @@ from medai_pipeline.local.orthanc import find_binary
 from medai_pipeline.local.paths import Home
 from medai_pipeline.local.ports import free_port
 from medai_pipeline.local.supervisor import end_leftovers
-from medai_pipeline.orchestration.services import Services
 from medai_pipeline.phantoms.studies import PhantomStudy, make_study, to_bytes
 from medai_pipeline.records import StudyState
+from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
 from medai_pipeline_tests.conftest import ROOT, missing
 from medai_pipeline_tests.model_versions import demo_version

@@ -10,8 +10,8 @@ from typing import Any
 from medai_pipeline import DISCLAIMER
 from medai_pipeline.local import worklist as page
 from medai_pipeline.local.stack import Stack
-from medai_pipeline.orchestration.services import Services
 from medai_pipeline.records import StudyState
+from medai_pipeline.services import Services
 
 POLL_SECONDS = 0.5
 

@@ -15,7 +15,7 @@ from medai_pipeline.errors import MedaiError
 from medai_pipeline.local.terminal import printable
 
 if TYPE_CHECKING:
-    from medai_pipeline.orchestration.services import Services
+    from medai_pipeline.services import Services
 
 SHOWN = 5  # images of a study in the terminal; --json has all
 Row = Mapping[str, Any]

@@ -12,13 +12,13 @@ from medai_pipeline.local.terminal import console
 from medai_pipeline.settings import read_settings
 
 if TYPE_CHECKING:
-    from medai_pipeline.orchestration.services import Services
+    from medai_pipeline.services import Services
 
 
 def _services() -> Services:
     """Those of the running stack, where the environment names none."""
     from medai_pipeline.local.attached import attached_settings
-    from medai_pipeline.orchestration.services import Services
+    from medai_pipeline.services import Services
 
     return Services(attached_settings(read_settings()))
 

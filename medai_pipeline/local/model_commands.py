@@ -18,7 +18,7 @@ from medai_pipeline.registering import entry_of, register, register_ensemble, sc
 from medai_pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from medai_pipeline.orchestration.services import Services
+    from medai_pipeline.services import Services
     from medai_pipeline.storage.rows import ModelRow
 
 

@@ -17,7 +17,7 @@ from medai_pipeline.dicom.read import LeftOut, group_by_study
 from medai_pipeline.errors import MedaiError, SettingsError
 from medai_pipeline.local.terminal import StudyProgress, console, plain, shown
 from medai_pipeline.models.catalog import packaged
-from medai_pipeline.orchestration.services import Services
+from medai_pipeline.services import Services
 from medai_pipeline.settings import Settings
 from medai_pipeline.storage.keys import SiteKeys
 

@@ -13,7 +13,7 @@ from medai_pipeline.registering import entry_of
 if TYPE_CHECKING:
     from medai_pipeline.models.catalog import CatalogEntry
     from medai_pipeline.models.prepared import Candidate, Prepared
-    from medai_pipeline.orchestration.services import Services
+    from medai_pipeline.services import Services
     from medai_pipeline.storage.rows import ModelRow
 
 

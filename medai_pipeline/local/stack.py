@@ -178,8 +178,8 @@ class Stack:
 
     def _register_models(self) -> None:
         """The packaged models, and what MEDAI_MODELS names, where the registry knows none of that name."""
-        from medai_pipeline.orchestration.services import Services
         from medai_pipeline.registering import register_packaged
+        from medai_pipeline.services import Services
 
         services = Services(self.settings)
         try:

@@ -13,7 +13,7 @@ from medai_pipeline.local.terminal import printable
 from medai_pipeline.records import StudyState
 
 if TYPE_CHECKING:
-    from medai_pipeline.orchestration.services import Services
+    from medai_pipeline.services import Services
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from medai_pipeline import DISCLAIMER
 from medai_pipeline.analyze import write_file
 
 if TYPE_CHECKING:
-    from medai_pipeline.orchestration.services import Services
+    from medai_pipeline.services import Services
 
 _STYLES = {"critical": "bold white on red", "urgent": "bold red", "routine": "yellow", "normal": "green"}
 REASONS_SHOWN = 2

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from medai_pipeline.orchestration.services import Services
+from medai_pipeline.services import Services
 from medai_pipeline.storage.codec import decode, encode
 
 

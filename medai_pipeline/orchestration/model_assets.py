@@ -12,8 +12,8 @@ from medai_pipeline.orchestration.assets import made_by
 from medai_pipeline.orchestration.io_managers import StudyValues, kept_name
 from medai_pipeline.orchestration.model_choice import model_choice
 from medai_pipeline.orchestration.partitions import STUDIES
-from medai_pipeline.orchestration.services import Services
 from medai_pipeline.records import Priority, StudyPrediction
+from medai_pipeline.services import Services
 from medai_pipeline.stages.comparison import Comparison, Shift
 from medai_pipeline.storage.codec import encode
 

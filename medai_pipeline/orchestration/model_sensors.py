@@ -16,8 +16,8 @@ from medai_pipeline.errors import MedaiError
 from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, MODEL_JOBS, PAIRS, SHADOW_JOB, pair
 from medai_pipeline.orchestration.model_choice import observe
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, contiguous
-from medai_pipeline.orchestration.services import Services
 from medai_pipeline.registering import affected, entry_of, scopes_of
+from medai_pipeline.services import Services
 
 BEHIND = {"dagster/priority": "-10"}  # new studies have 0
 _FROM_PREDICTION = ("predictions", "gradcam_maps", "triage_reports")

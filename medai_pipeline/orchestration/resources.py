@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import dagster as dg
 
 from medai_pipeline.orchestration.io_managers import StudyIOManager
-from medai_pipeline.orchestration.services import Services
 from medai_pipeline.orchestration.study_loop import RunSession
+from medai_pipeline.services import Services
 
 
 def session_resource(services: Services) -> dg.ResourceDefinition:

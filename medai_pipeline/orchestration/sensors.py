@@ -13,8 +13,8 @@ from medai_pipeline.errors import MedaiError
 from medai_pipeline.orchestration.broker import purge
 from medai_pipeline.orchestration.jobs import STUDY_JOB
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, STUDIES, contiguous
-from medai_pipeline.orchestration.services import Services
 from medai_pipeline.records import StudyState
+from medai_pipeline.services import Services
 
 UNCLAIMED = timedelta(seconds=90)  # a started run claims its studies at its first step; importing takes seconds
 UNSTARTED = timedelta(seconds=180)  # a launched run that never starts lost its worker or its message

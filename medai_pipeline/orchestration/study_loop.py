@@ -25,8 +25,8 @@ from medai_pipeline.errors import (
 from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.model_choice import choice_tags, input_tags, latest_input_tags
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS
-from medai_pipeline.orchestration.services import Services
 from medai_pipeline.records import QualityResult
+from medai_pipeline.services import Services
 from medai_pipeline.stages import Inference, batches, refuse_blocked
 
 Many = Callable[[Sequence[str]], Mapping[str, Any]]

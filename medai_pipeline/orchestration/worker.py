@@ -44,7 +44,7 @@ def warm(**_: Any) -> None:
     from importlib import import_module
 
     from medai_pipeline import stages
-    from medai_pipeline.orchestration.services import Services
+    from medai_pipeline.services import Services
     from medai_pipeline.settings import read_settings
 
     import_module("medai_pipeline.definitions")

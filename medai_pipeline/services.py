@@ -1,4 +1,4 @@
-"""Everything the assets, the sensor and the commands share, made from the settings on first use. No Dagster here.
+"""Everything the assets, the sensors, the web and the commands share, made from the settings on first use. No Dagster here.
 
 Loading the definitions builds none of it: no connection, no key file and no heavy import before something is asked for.
 """
