@@ -29,6 +29,8 @@ from typing import NamedTuple
 from deid_score import tools
 from deid_score.standard import load
 
+from medai_pipeline.memory import keep_buffers
+
 ROOT = Path(__file__).resolve().parents[1]
 OURS, COPY, DCMODIFY, PYDICOM = "medai_pipeline", "file copy", "dcmodify", "pydicom pass"
 HASHING = "medai_pipeline, and SHA-256"  # as `medai deidentify`; the pipeline has the digest from the fetch
@@ -115,6 +117,8 @@ def _dcmodify(source: Path, out: Path, pinned: list[str]) -> Spent:
 
 def child(name: str, source: Path, out: Path) -> None:
     work = _work(name)
+    if name != COPY:
+        keep_buffers()  # as the command line and the workers do
     files = sorted(source.iterdir())
     began, cpu = time.perf_counter(), time.process_time()
     for path in files:

@@ -16,6 +16,7 @@ from medai_pipeline import DISCLAIMER, __version__
 from medai_pipeline.errors import MedaiError
 from medai_pipeline.local.model_cli import models
 from medai_pipeline.local.terminal import console, plain, printable, progress, quiet_logs
+from medai_pipeline.memory import keep_buffers
 from medai_pipeline.settings import Settings, read_settings
 
 PATHS = click.Path(exists=True, path_type=Path)
@@ -46,6 +47,7 @@ class Commands(click.Group):
 def main() -> None:
     """Beside a PACS: de-identify each study, predict, explain, triage, report. Research use only."""
     quiet_logs(read_settings().log_level)
+    keep_buffers()
 
 
 @main.command()

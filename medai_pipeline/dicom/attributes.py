@@ -26,9 +26,12 @@ class Attributes:
     def text(self, tag: int) -> str:
         """The whole value as text (backslashes kept), "" when absent; Latin-1 where a character set is unknown here."""
         element = self.elements.get(tag)
-        if element is None or element.items is not None or len(element.value) > 4096:
+        if element is None:
             return ""
-        return bytes(element.value).decode("latin-1").strip("\0 ")
+        if element.text is None:
+            unread = element.items is not None or len(element.value) > 4096
+            element.text = "" if unread else str(element.value, "latin-1").strip("\0 ")
+        return element.text
 
     def texts(self, tag: int) -> tuple[str, ...]:
         value = self.text(tag)

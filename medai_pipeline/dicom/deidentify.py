@@ -15,8 +15,7 @@ import re
 import struct
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import lru_cache
 
 from pydicom.uid import UID_dictionary
@@ -37,9 +36,10 @@ from medai_pipeline.dicom.options import BASIC_CODE, DATES, Option, checked, in_
 from medai_pipeline.dicom.pixel_bytes import ANY_PIXELS, cleaned_pixels
 from medai_pipeline.dicom.profile import PROFILE, profile_name
 from medai_pipeline.dicom.read import check_whole
-from medai_pipeline.dicom.residue import secrets
+from medai_pipeline.dicom.residue import Residue, secrets
 from medai_pipeline.dicom.row import instance_row
-from medai_pipeline.dicom.words import holds_names, identity_words, tells_identity
+from medai_pipeline.dicom.scan import Shared
+from medai_pipeline.dicom.words import holds_names, identity_words, may_tell, tells_identity
 from medai_pipeline.dicom.written import Person, Written
 from medai_pipeline.errors import DeidentificationError
 from medai_pipeline.records import DeidentifiedInstance, Instance
@@ -91,7 +91,9 @@ class Deidentifier:
         self._key = hmac.digest(key, b"medai dicom uid", "sha256")
         self._patient_key = hmac.digest(key, b"medai dicom patient", "sha256")
         self._date_key = hmac.digest(key, b"medai dicom dates", "sha256")
+        self._keeps_uids = Option.UIDS in self.options
         self._plans: dict[tuple[str, int], Plan] = {}
+        self._shared: Shared = {}
         self._persons: dict[tuple[object, ...], Person] = {}
         self._declared = {screened: _declared(self, screened) for screened in (False, True)}
         self._other_uid = lru_cache(maxsize=_MAX_UIDS)(self._made_uid)
@@ -132,8 +134,7 @@ class Deidentifier:
 
     def new_uid(self, uid: str, tag: int = 0) -> str:
         """The UID that stands for `uid` of the element `tag`; `uid` itself under Retain UIDs where it is well formed."""
-        kept = Option.UIDS in self.options and is_uid(uid)
-        return uid if kept else self.other_uid(uid, tag)
+        return uid if self._keeps_uids and is_uid(uid) else self.other_uid(uid, tag)
 
     def other_uid(self, uid: str, tag: int = 0) -> str:
         """Another UID for `uid`: 2.25 and 128 bits of HMAC-SHA-256 (PS3.5 B.2). UIDs of the standard stay."""
@@ -156,7 +157,7 @@ class Deidentifier:
         return base64.b32encode(digest[:10]).decode("ascii")
 
     def _deidentify(self, data: bytes, pixels: bool, overlays: bool, digest: str) -> DeidentifiedInstance:
-        part = check_whole(data)
+        part = check_whole(data, self._shared)
         attributes = Attributes(part.elements)
         _refuse(part, attributes)
         _require(attributes)
@@ -166,7 +167,7 @@ class Deidentifier:
         syntax = _transfer_syntax(part)
         person = self._person(part, attributes, overlays)
         elements = cleaned_pixels(part.elements, attributes, part.transfer_syntax)
-        made = person.write(_with_colours(attributes, elements))
+        made = person.write(_without_false_colours(attributes, elements))
         for said in self._declared[has_pixels and pixels]:
             made[said.tag] = person.declared(said)
         for said in self._says(attributes, has_pixels and pixels, part.encoding.little):
@@ -177,7 +178,9 @@ class Deidentifier:
         if syntax == DEFLATED:
             body = [_deflate(b"".join(body))]
         row = self._row(made.values(), written, attributes, syntax, digest)
-        meta = _meta(written.text(_SOP_CLASS), written.text(_SOP_INSTANCE), syntax)
+        instance = written.text(_SOP_INSTANCE)
+        before, after = _meta(written.text(_SOP_CLASS), len(instance), syntax)
+        meta = before + _ui(instance) + after
         originals = (attributes.text(tag) for tag in (_STUDY, _SERIES, _SOP_INSTANCE, _FRAME_OF_REFERENCE))
         uids = {uid: self.new_uid(uid) for uid in originals if uid}
         return DeidentifiedInstance(b"".join((bytes(128), b"DICM", meta, *body)), row, uids)
@@ -186,17 +189,16 @@ class Deidentifier:
         self, made: Iterable[Written], written: Attributes, source: Attributes, syntax: str, digest: str
     ) -> Instance:
         """The table row, by what a reader finds in the bytes that are written: it can differ from what was meant."""
-        private, identity = map(sum, zip(*(one.left for one in made), strict=True))
-        row = instance_row(written, lambda uid, _: uid, syntax, digest, source)
-        return replace(row, private_elements=private, identity_values=identity)
+        left = Residue(*map(sum, zip(*(one.left for one in made), strict=True)))
+        return instance_row(written, lambda uid, _: uid, syntax, digest, source, left)
 
     def _person(self, part: Part10, attributes: Attributes, overlays: bool) -> Person:
         """What cleans objects of this IOD, encoding and identity; kept for the next slice."""
         iod = iod_of(attributes.text(_SOP_CLASS))
         patient = attributes.text(_PATIENT_ID) or attributes.text(_STUDY)
         days = self.days_earlier(patient) if Option.MODIFIED_DATES in self.options else 0
-        telling = [e for e in part.elements if tells_identity(e.tag) or holds_names(e)]
-        values = tuple((element.tag, bytes(element.value)) for element in telling)
+        telling = [e for e in part.elements if may_tell(e.tag) and (tells_identity(e.tag) or holds_names(e))]
+        values = tuple(element.raw or (element.tag, bytes(element.value)) for element in telling)
         known = (iod, part.encoding, days, overlays, values)
         keep = all(element.items is None for element in telling)
         person = self._persons.get(known) if keep else None
@@ -254,11 +256,11 @@ class Deidentifier:
         return said
 
 
-def _with_colours(attributes: Attributes, elements: Iterable[Element]) -> Iterator[Element]:
+def _without_false_colours(attributes: Attributes, elements: list[Element]) -> list[Element]:
     """No colour profile where there is no colour."""
     if _ICC_PROFILE not in attributes or not attributes.text(_PHOTOMETRIC).startswith("MONOCHROME"):
-        return iter(elements)
-    return (element for element in elements if element.tag != _ICC_PROFILE)
+        return elements
+    return [element for element in elements if element.tag != _ICC_PROFILE]
 
 
 def _refuse(part: Part10, attributes: Attributes) -> None:
@@ -331,20 +333,26 @@ def _ui(text: str) -> bytes:
     return text.encode("ascii")
 
 
-def _meta(sop_class: str, sop_instance: str, syntax: str) -> bytes:
-    """File meta information of our own (PS3.10 7.1): nothing of the source's is carried over."""
+@lru_cache(maxsize=64)
+def _meta(sop_class: str, length: int, syntax: str) -> tuple[bytes, bytes]:
+    """File meta information of our own (PS3.10 7.1), before and after a SOP Instance UID of `length` characters.
+
+    Nothing of the source's is carried over.
+    """
+    instance = b"?" * length
     body = encode(
         [
             Element(0x00020001, b"OB", b"\0\1"),
             Element(0x00020002, b"UI", _ui(sop_class)),
-            Element(0x00020003, b"UI", _ui(sop_instance)),
+            Element(0x00020003, b"UI", instance),
             Element(TRANSFER_SYNTAX, b"UI", _ui(syntax)),
             Element(0x00020012, b"UI", _ui(IMPLEMENTATION_CLASS_UID)),
             Element(0x00020013, b"SH", IMPLEMENTATION_VERSION.encode()),
         ],
         META_ENCODING,
     )
-    return encode([Element(0x00020000, b"UL", struct.pack("<L", len(body)))], META_ENCODING) + body
+    before, _, after = body.partition(instance)
+    return encode([Element(0x00020000, b"UL", struct.pack("<L", len(body)))], META_ENCODING) + before, after
 
 
 def _deflate(body: bytes) -> bytes:

@@ -76,6 +76,8 @@ class Element:
     undefined: bool = False
     items: list[list[Element]] | None = None
     encoding: Encoding = META_ENCODING
+    raw: bytes | None = field(default=None, compare=False, repr=False)  # header and value, of one that slices may share
+    text: str | None = field(default=None, init=False, compare=False, repr=False)  # once somebody has read it as one
 
 
 @dataclass(slots=True)

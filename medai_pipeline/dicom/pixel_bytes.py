@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
 
@@ -31,21 +31,22 @@ _RLE = f"{_ROOT}5"
 _PADDING = (b"", b"\0", b"\xff")  # to an even length
 
 
-def cleaned_pixels(elements: Iterable[Element], attributes: Attributes, transfer_syntax: str) -> Iterator[Element]:
+def cleaned_pixels(elements: list[Element], attributes: Attributes, transfer_syntax: str) -> list[Element]:
     """All elements, those of group 7FE0 as they are to be written.
 
     Raises DeidentificationError for pixels whose header does not describe them, or that cannot be walked.
     """
     held = [element for element in attributes.elements.values() if element.tag >> 16 == PIXEL_GROUP and _holds(element)]
     if not held:
-        yield from elements
-        return
+        return elements
     made = _written(held, attributes, transfer_syntax)
+    found: list[Element] = []
     for element in elements:
         if element.tag >> 16 != PIXEL_GROUP or not _holds(element):
-            yield element
+            found.append(element)
         elif element is attributes.elements[element.tag] and element.tag in made:
-            yield made[element.tag]
+            found.append(made[element.tag])
+    return found
 
 
 def _holds(element: Element) -> bool:

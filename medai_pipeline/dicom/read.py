@@ -25,7 +25,7 @@ from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.elements import PIXEL_DATA, Part10, looks_like_dataset, read_part10
 from medai_pipeline.dicom.heading import STUDY_INSTANCE_UID, heading
 from medai_pipeline.dicom.limits import MAX_FILE_BYTES
-from medai_pipeline.dicom.scan import scan
+from medai_pipeline.dicom.scan import Shared, scan
 from medai_pipeline.errors import DicomError, NotDicom, TruncatedFile
 from medai_pipeline.records import Identity, Problem
 
@@ -52,9 +52,12 @@ def parse(data: bytes, *, pixels: bool = True) -> Dataset:
     raise NotDicom("the file begins as DICOM but its elements cannot be read; send it again")
 
 
-def check_whole(data: bytes) -> Part10:
-    """The file taken apart. Raises NotDicom, TruncatedFile (also when native pixel data is too short, PS3.5 8.1.1)."""
-    part = scan(data) or read_part10(data)
+def check_whole(data: bytes, shared: Shared | None = None) -> Part10:
+    """The file taken apart. Raises NotDicom, TruncatedFile (also when native pixel data is too short, PS3.5 8.1.1).
+
+    `shared`: the memory of `scan`, of who reads many files of a series.
+    """
+    part = scan(data, shared) or read_part10(data)
     missing = _missing_pixel_bytes(part)
     if missing > 0:
         raise TruncatedFile(

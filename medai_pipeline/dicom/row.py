@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.bodypart import body_part
+from medai_pipeline.dicom.residue import Residue
 from medai_pipeline.records import Instance
 
 
@@ -52,8 +53,9 @@ def instance_row(
     transfer_syntax: str,
     sha256: str,
     source: Attributes | None = None,
+    left: Residue = Residue(),  # noqa: B008 - a tuple that nobody changes
 ) -> Instance:
-    """The columns of one instance; UIDs through `new_uid(uid, tag)`.
+    """The columns of one instance; UIDs through `new_uid(uid, tag)`; `left` is what a second look found of an identity.
 
     Body part and content are looked for in the descriptions of `source`, where `attributes` have none left: terms of a
     fixed vocabulary, so nothing else of it can be carried over.
@@ -86,6 +88,8 @@ def instance_row(
         burned_in_annotation=_among(attributes.text(0x00280301), frozenset({"YES", "NO"})),
         patient_identity_removed=_among(attributes.text(0x00120062), frozenset({"YES", "NO"})),
         content=content_of(described),
+        private_elements=left.private_elements,
+        identity_values=left.identity_values,
     )
 
 

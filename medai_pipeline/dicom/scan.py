@@ -28,14 +28,25 @@ _EXPLICIT = Encoding(explicit=True, little=True)
 _NOT_PLAIN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"})
 _PLAIN_ELEMENTS = 10_000  # at the top level
 _SHORT_VRS = KNOWN_VRS - LONG_VRS
+_SHARED = 256  # bytes, of an element that is remembered
+_MOST_SHARED = 4096
+
+Shared = dict[bytes, Element]
 
 
-def scan(data: bytes) -> Part10 | None:
-    """The file taken apart, None where it is not plain."""
+def scan(data: bytes, shared: Shared | None = None) -> Part10 | None:
+    """The file taken apart, None where it is not plain.
+
+    `shared` remembers short elements by their bytes: most of a slice's stand in the others of its series, too. It is
+    bounded, and holds copies, so that no file stays in memory.
+    """
     view = memoryview(data)
     if view[128:132] != b"DICM":
         return None
-    meta, position = _elements(view, 132, META_ENCODING, 2)
+    shared = {} if shared is None else shared
+    if len(shared) >= _MOST_SHARED:
+        shared.clear()
+    meta, position = _elements(data, view, 132, META_ENCODING, 2, shared)
     if meta is None:
         return None
     part = Part10(meta={element.tag: element for element in meta}, encoding=_EXPLICIT)
@@ -45,28 +56,32 @@ def scan(data: bytes) -> Part10 | None:
     if part.transfer_syntax in _NOT_PLAIN or syntax(part.transfer_syntax).kind is Kind.REFUSED:
         return None
     part.dataset = view[position:]
-    elements, end = _elements(view, position, _EXPLICIT, 0)
+    elements, end = _elements(data, view, position, _EXPLICIT, 0, shared)
     if not elements or end != len(view):
         return None
     part.elements = elements
     return part
 
 
-def _elements(view: memoryview, position: int, encoding: Encoding, group: int) -> tuple[list[Element] | None, int]:
+def _elements(
+    data: bytes, view: memoryview, position: int, encoding: Encoding, group: int, shared: Shared
+) -> tuple[list[Element] | None, int]:
     """Elements from `position` on: all of them, or those of one group; None for whatever is not plain."""
-    header, length_of, short, long = _HEADER.unpack_from, _LENGTH.unpack_from, _SHORT_VRS, LONG_VRS
+    header, length_of, short, long, known = _HEADER.unpack_from, _LENGTH.unpack_from, _SHORT_VRS, LONG_VRS, shared.get
     found: list[Element] = []
-    last = len(view) - 8
+    size = len(data)
+    last = size - 8
     for _ in range(_PLAIN_ELEMENTS):
         if position > last:
             return found, position
-        in_group, number, vr, length = header(view, position)
+        start = position
+        in_group, number, vr, length = header(data, position)
         if group and in_group != group:
             return found, position
         if vr in short:
             position += 8
-        elif vr in long and position + 12 <= len(view):
-            (length,) = length_of(view, position + 8)
+        elif vr in long and position + 12 <= size:
+            (length,) = length_of(data, position + 8)
             position += 12
         else:
             return None, position
@@ -74,9 +89,16 @@ def _elements(view: memoryview, position: int, encoding: Encoding, group: int) -
         if length == UNDEFINED:
             return _with_fragments(found, tag, vr, view, position, encoding)
         end = position + length
-        if end > len(view) or in_group == 0xFFFE or (in_group <= 2 and not group):
+        if end > size or in_group == 0xFFFE or (in_group <= 2 and not group):
             return None, position
-        found.append(Element(tag, vr, view[position:end], False, None, encoding))
+        if end - start <= _SHARED:
+            raw = data[start:end]
+            element = known(raw)
+            if element is None:
+                element = shared[raw] = Element(tag, vr, raw[position - start :], False, None, encoding, raw)
+        else:
+            element = Element(tag, vr, view[position:end], False, None, encoding)
+        found.append(element)
         position = end
     return None, position
 

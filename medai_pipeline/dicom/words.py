@@ -92,6 +92,7 @@ def _known() -> frozenset[bytes]:
 
 
 @cache
+@lru_cache(maxsize=4096)  # bounded: a private tag may be anything
 def tells_identity(tag: int) -> bool:
     """Whether an element can add to the words of `identity_words`."""
     return (
@@ -146,6 +147,12 @@ def holds_names(element: Element) -> bool:
     if dictionary_vr(element.tag) != "SQ":
         return False
     return element.items is not None or _name_tags().search(element.value) is not None
+
+
+@lru_cache(maxsize=4096)
+def may_tell(tag: int) -> bool:
+    """False for what neither tells an identity nor is a sequence that could."""
+    return tells_identity(tag) or dictionary_vr(tag) == "SQ"
 
 
 def _nested_names(element: Element, depth: int = 1) -> Iterator[Element]:

@@ -16,7 +16,7 @@ from medai_pipeline.dicom.residue import Residue, residue
 _LONGEST = 512
 _MOST = 1024
 _COPIED = 1 << 16
-_Key = tuple[int, bytes | None, bytes]  # tag, VR, value
+_Key = bytes | tuple[int, bytes | None, bytes]  # all of the element; or tag, VR, value
 
 
 class Written(NamedTuple):
@@ -49,10 +49,9 @@ class Person:
             if tag >> 16 & 1:
                 private.append(element)
                 continue
-            value = element.value
-            key = None
-            if element.items is None and len(value) <= _LONGEST:
-                key = (tag, element.vr, bytes(value))
+            key: _Key | None = element.raw
+            if key is None and element.items is None and len(element.value) <= _LONGEST:
+                key = (tag, element.vr, bytes(element.value))
             made = known[key] if key in known else self._one(element, key)
             if made is None:
                 found.pop(tag, None)

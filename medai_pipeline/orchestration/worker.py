@@ -44,9 +44,11 @@ def warm(**_: Any) -> None:
     from importlib import import_module
 
     from medai_pipeline import stages
+    from medai_pipeline.memory import keep_buffers
     from medai_pipeline.services import Services
     from medai_pipeline.settings import read_settings
 
+    keep_buffers()
     import_module("medai_pipeline.definitions")
     stages.warm(Services(read_settings()).inference)
 
