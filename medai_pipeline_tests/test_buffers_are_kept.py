@@ -9,11 +9,11 @@ import sys
 FILES = 200
 HALF_A_MEGABYTE = 1 << 19
 
-_COUNT = """
+_COUNT = f"""
 import json, resource, sys
 from medai_pipeline.memory import keep_buffers
 kept = keep_buffers() if sys.argv[1] == "kept" else None
-source = bytes(%d)
+source = bytes({HALF_A_MEGABYTE})
 def files(count):
     for _ in range(count):
         data = bytes(memoryview(source))
@@ -21,9 +21,9 @@ def files(count):
         del data, made
 files(20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-files(%d)
+files({FILES})
 print(json.dumps([kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before]))
-""" % (HALF_A_MEGABYTE, FILES)  # fmt: skip
+"""
 
 
 def faults(how: str) -> tuple[bool | None, int]:

@@ -31,6 +31,31 @@ def deidentified(data: bytes) -> bytes:
     return Deidentifier(KEY).deidentify(data).data
 
 
+def bits(rows: int, columns: int, frames: int, value: bytes) -> bytes:
+    dataset = image(rows=rows, columns=columns)
+    dataset.BitsAllocated = dataset.BitsStored = 1
+    dataset.HighBit = dataset.PixelRepresentation = 0
+    dataset.NumberOfFrames = frames
+    dataset.PixelData = value + b"\0" * (len(value) & 1)
+    dataset["PixelData"].VR = "OB"
+    return written(dataset)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "frames", "value", "left"),
+    [
+        (3, 7, 1, b"\xff\xff\xff", b"\xff\xff\x1f"),  # 21 bits
+        (3, 7, 2, b"\xff" * 6, b"\xff" * 5 + b"\x03"),  # 42 bits: frames follow each other without a gap
+        (4, 4, 1, b"\xff\xff", b"\xff\xff"),  # none to spare
+    ],
+)
+def test_bits_behind_the_last_one_bit_sample_are_cleared(
+    rows: int, columns: int, frames: int, value: bytes, left: bytes
+) -> None:
+    pixels = parse(deidentified(bits(rows, columns, frames, value))).PixelData
+    assert pixels[: len(left)] == left
+
+
 def item(content: bytes) -> bytes:
     return b"\xfe\xff\x00\xe0" + struct.pack("<L", len(content)) + content
 

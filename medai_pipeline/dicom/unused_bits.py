@@ -16,10 +16,12 @@ _WHOLE = (8, 16, 32, 64)
 def cleared(value: memoryview | bytes, what: Description, little: bool = True) -> memoryview | bytes:
     """The samples with nothing beside their stored bits; `value` itself where that is so already.
 
-    Raises DeidentificationError for bits allocated that are no whole bytes (one bit alone has none to spare).
+    `value` is all frames, or one. Raises DeidentificationError for bits allocated that are no whole bytes, nor one bit.
     """
-    if what.floating or what.bits_allocated == 1:
+    if what.floating:
         return value
+    if what.bits_allocated == 1:
+        return _without_spare_bits(value, what) if little else value
     if what.bits_allocated not in _WHOLE:
         raise DeidentificationError(
             f"pixels of {what.bits_allocated} bits allocated cannot be cleaned; convert them to 8, 16 or 32"
@@ -34,6 +36,17 @@ def cleared(value: memoryview | bytes, what: Description, little: bool = True) -
     if clean is samples:
         return value
     return clean.astype(samples.dtype, copy=False).tobytes() + bytes(value[whole:])
+
+
+def _without_spare_bits(value: memoryview | bytes, what: Description) -> memoryview | bytes:
+    """Of samples of one bit, packed from the lowest bit on (PS3.5 8.1.1), the last byte may have up to 7 to spare."""
+    bits = what.frame_bits * what.frames
+    if len(value) != (bits + 7) // 8:
+        bits = what.frame_bits  # a frame alone
+    used = bits % 8
+    if not used or len(value) != (bits + 7) // 8 or not value[-1] >> used:
+        return value
+    return bytes(value[:-1]) + bytes([value[-1] & (1 << used) - 1])
 
 
 def _unsigned(samples: np.ndarray, what: Description) -> np.ndarray:
