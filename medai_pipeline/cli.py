@@ -182,7 +182,10 @@ def deidentify(
     "--export", type=click.Path(path_type=Path, file_okay=False), help="Also write each report to this folder."
 )
 def worklist(as_json: bool, export: Path | None) -> None:
-    """Studies by urgency, and those still on their way or failed.
+    """Studies in the order of reading, the last that were read, and those still on their way or failed.
+
+    Urgent studies come first as long as everybody else's promise can be kept (MEDAI_READING_LIMIT_HOURS). A study is read
+    when somebody decided about its newest report. "reads by" is local time.
 
     \b
     Examples:
