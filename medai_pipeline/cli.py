@@ -289,7 +289,7 @@ def lineage(name: str, as_json: bool) -> None:
         click.echo(json.dumps([shown.as_json(chain) for chain in found], indent=2))
         return
     for chain in found:
-        terminal().print(shown.as_tree(chain, f"http://127.0.0.1:{settings.web_port}/runs/{{}}"), soft_wrap=True)
+        terminal().print(shown.as_tree(chain, settings.run_page), soft_wrap=True)
 
 
 main.add_command(models)

@@ -148,9 +148,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "MEDAI_READING_MINUTES",
-        "2.5",
+        "2",
         float,
-        "mean minutes from one reading to the next, all readers together: two readers at 5 minutes each make 2.5",
+        "mean minutes from one reading to the next, all readers together: two readers at 4 minutes each make 2; short favours urgent studies",
     ),
     Setting("MEDAI_STABLE_SECONDS", "10", float, "a study is ready when no image arrived for so long"),
     Setting("MEDAI_SENSOR_SECONDS", "2", int, "pause between two looks at the PACS change feed"),
@@ -240,6 +240,11 @@ class Settings:
     @property
     def models_path(self) -> Path:
         return Path(self.model_path).resolve() if self.model_path else self.home_path / "models"
+
+    @property
+    def run_page(self) -> str:
+        """The address of a run's page in Dagster, with {} for the run."""
+        return f"http://127.0.0.1:{self.web_port}/runs/{{}}"
 
     @property
     def key_path(self) -> Path:
