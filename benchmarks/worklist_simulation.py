@@ -4,7 +4,7 @@
 
 Chest films arrive by chance, most of them by day; two readers by day and one at night take the top of the list. A model with
 the sensitivity and specificity below finds things, the product's own triage table makes a priority of what it finds, and
-`triage/waiting.py` the order. Turnaround is from arrival to the end of reading, by what is truly there. The same arrivals,
+`triage/waiting.py` the order, by the settings' own limit and pace: it knows the roster no better than the product does. Turnaround is from arrival to the end of reading, by what is truly there. The same arrivals,
 truths and reading times serve all three. The numbers of the table are assumptions, named so that they can be changed: they
 are of the order that the literature gives (Baltruschat 2021, European Radiology 31:3837), not measured on anybody.
 """
@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from medai_pipeline.records import Priority
+from medai_pipeline.settings import read_settings
 from medai_pipeline.triage.decide import triage
-from medai_pipeline.triage.waiting import Waiting, reading_order
+from medai_pipeline.triage.waiting import Waiting, beginnings, reading_order
 
 # finding: prevalence, sensitivity, specificity
 FINDINGS = {
@@ -34,7 +35,7 @@ FINDINGS = {
 PER_HOUR = (4, 3, 3, 3, 4, 6, 10, 16, 24, 27, 27, 25, 21, 22, 24, 23, 20, 16, 12, 10, 8, 7, 6, 5)
 READERS = (1,) * 7 + (2,) * 11 + (1,) * 6  # by hour of the day
 READING_MIN, SPREAD = 5.0, 0.5  # mean minutes of a reading, sigma of its logarithm
-LIMIT_H = 1.5  # within which a reading is promised to begin
+SETTINGS = read_settings({})  # the defaults: within which a reading is promised to begin, and how fast they are read
 POLICIES = ("first-come", "urgency", "urgency with promises")
 
 
@@ -52,7 +53,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit-hours", type=float, default=LIMIT_H)
+    parser.add_argument("--limit-hours", type=float, default=SETTINGS.reading_limit_hours)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     films = day_by_day(arguments.days, np.random.default_rng(arguments.seed))
@@ -123,15 +124,6 @@ def turnaround(films: list[Film], policy: str, limit_s: float) -> np.ndarray:
     return done
 
 
-def beginnings(now: float, count: int) -> list[float]:
-    """When the next `count` readings are expected to begin, by the roster and the mean reading."""
-    times, moment = [], now
-    for _ in range(count):
-        times.append(moment)
-        moment += READING_MIN * 60 / READERS[int(moment // 3600) % 24]
-    return times
-
-
 def first_come(waiting: list[Film], now: float) -> Film:
     return min(waiting, key=lambda film: film.arrived)
 
@@ -142,7 +134,7 @@ def urgency(waiting: list[Film], now: float) -> Film:
 
 def promised(waiting: list[Film], now: float) -> Film:
     queue = [Waiting(str(film.number), film.priority.rank, film.arrived, film.promise) for film in waiting]
-    first = int(reading_order(queue, beginnings(now, len(queue)))[0].key)
+    first = int(reading_order(queue, beginnings(now, len(queue), SETTINGS.reading_minutes * 60))[0].key)
     return next(film for film in waiting if film.number == first)
 
 

@@ -184,7 +184,10 @@ def deidentify(
     "--export", type=click.Path(path_type=Path, file_okay=False), help="Also write each report to this folder."
 )
 def worklist(as_json: bool, export: Path | None) -> None:
-    """Studies by urgency, and those still on their way or failed.
+    """Studies in the order of reading, the last that were read, and those still on their way or failed.
+
+    Urgent studies come first as long as everybody else's promise can be kept (MEDAI_READING_LIMIT_HOURS). A study is read
+    when somebody decided about its newest report. "reads by" is local time.
 
     \b
     Examples:
@@ -288,7 +291,7 @@ def lineage(name: str, as_json: bool) -> None:
         click.echo(json.dumps([shown.as_json(chain) for chain in found], indent=2))
         return
     for chain in found:
-        terminal().print(shown.as_tree(chain, f"http://127.0.0.1:{settings.web_port}/runs/{{}}"), soft_wrap=True)
+        terminal().print(shown.as_tree(chain, settings.run_page), soft_wrap=True)
 
 
 main.add_command(models)

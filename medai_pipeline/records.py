@@ -373,10 +373,24 @@ class Heatmap:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class OverlayParts:
+    """`image`: PNG of the displayed image, grey. `heat`: PNG with transparency that covers the same field, b"" when withheld.
+
+    `legend`: PNG of its colours from cold to hot. `size`: rows and columns of the original image, which boxes count in.
+    """
+
+    image: bytes
+    heat: bytes
+    legend: bytes
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class StudyHeatmaps:
     """`overlays`: PNG bytes by file name, one for each heatmap that may be shown, in the order of `heatmaps`.
 
-    `model`: whose answer they explain.
+    `parts`: by the same names, what each is put together of, for a reader who moves the heat. `model`: whose answer they
+    explain.
     """
 
     study_key: str
@@ -384,6 +398,7 @@ class StudyHeatmaps:
     heatmaps: tuple[Heatmap, ...]
     overlays: Mapping[str, bytes] = field(default_factory=dict)
     model: ModelRef | None = None
+    parts: Mapping[str, OverlayParts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,18 @@ SETTINGS: tuple[Setting, ...] = (
         _rules,
         "the site's own triage table instead of medai_pipeline/triage/rules.toml; read again when it changes",
     ),
+    Setting(
+        "MEDAI_READING_LIMIT_HOURS",
+        "1.5",
+        float,
+        "within which the reading of a study is promised to begin; urgent ones overtake only where all promises can be kept",
+    ),
+    Setting(
+        "MEDAI_READING_MINUTES",
+        "2",
+        float,
+        "mean minutes from one reading to the next, all readers together: two readers at 4 minutes each make 2; short favours urgent studies",
+    ),
     Setting("MEDAI_STABLE_SECONDS", "10", float, "a study is ready when no image arrived for so long"),
     Setting("MEDAI_SENSOR_SECONDS", "2", int, "pause between two looks at the PACS change feed"),
     Setting("MEDAI_RECONCILE_SECONDS", "60", float, "pause between two full sweeps over the PACS"),
@@ -195,6 +207,8 @@ class Settings:
     key: str | None
     deidentify_options: str
     triage_rules: Path | None
+    reading_limit_hours: float
+    reading_minutes: float
     stable_seconds: float
     sensor_seconds: int
     reconcile_seconds: float
@@ -228,6 +242,11 @@ class Settings:
         return Path(self.model_path).resolve() if self.model_path else self.home_path / "models"
 
     @property
+    def run_page(self) -> str:
+        """The address of a run's page in Dagster, with {} for the run."""
+        return f"http://127.0.0.1:{self.web_port}/runs/{{}}"
+
+    @property
     def key_path(self) -> Path:
         return Path(self.key_file).resolve() if self.key_file else self.home_path / "keys" / "site.key"
 
@@ -256,6 +275,7 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
 
 
 _AT_LEAST_ONE = ("studies_per_run", "fetch_concurrency", "max_attempts", "sensor_seconds", "workers")
+_MORE_THAN_NOTHING = ("reading_limit_hours", "reading_minutes")
 _NOT_NEGATIVE = ("stable_seconds", "reconcile_seconds", "retry_seconds", "history_days")
 _PORTS = ("web_port", "code_port", "orthanc_port", "dicom_port")
 
@@ -269,6 +289,7 @@ def _validate(settings: Settings) -> None:
         wrong.append(f"MEDAI_LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
     rules: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+        (_MORE_THAN_NOTHING, lambda value: 0 < value < math.inf, "more than 0"),
         (_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "0 or more"),
         (_PORTS, lambda value: 0 < value < 65536, "a port number from 1 to 65535"),
     )

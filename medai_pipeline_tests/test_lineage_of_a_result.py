@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from medai_pipeline.cli import main
 from medai_pipeline.phantoms.studies import make_study, to_bytes
+from medai_pipeline.results.chain import chain
 from medai_pipeline.settings import SETTINGS
 from medai_pipeline.storage.tables import deliveries, reviews
 from medai_pipeline_tests.pipeline import Pipeline
@@ -49,6 +50,7 @@ def test_the_chain_leads_from_every_name_to_the_bytes_that_arrived(pipeline: Pip
     names = (
         key.lower(), first["report_id"][:8], str(first["inference_id"]), first["sop_instance_uid"],
         first["series_instance_uid"], first["source_sha256"][:8].upper(), first["anonymized_sha256"],
+        first["run_id"], first["inference_run_id"], first["tensor_sha256"][:12],
     )  # fmt: skip
     for name in names:
         assert json.loads(medai(name, "--json").stdout) == [chain], name
@@ -57,6 +59,26 @@ def test_the_chain_leads_from_every_name_to_the_bytes_that_arrived(pipeline: Pip
     shown = medai(key).output
     assert f"/runs/{first['run_id']}" in shown and first["source_sha256"] in shown and first["profile"] in shown
     assert "review         none yet" in shown and "delivery       none yet" in shown
+
+
+def test_the_chain_that_the_report_draws_is_the_one_of_the_view(pipeline: Pipeline, medai) -> None:
+    (key,) = pipeline.send(make_study("chest-xray", 305, findings=("Pneumothorax",)))
+    pipeline.work()
+    (report,) = pipeline.reports(key)
+    (rows,) = json.loads(medai(key, "--json").stdout)
+    first = rows[0]
+    links = {link.title: link for link in chain(pipeline.services.results.report(report.report_id))}
+    sources, weights = links["Source bytes"], links["Weights"]
+    assert set(sources.digests) == {row["source_sha256"] for row in rows} and sources.more == 0
+    assert first["profile"] in links["De-identified"].says and first["code_version"] in links["De-identified"].says
+    assert links["Tensor"].digests == (first["tensor_sha256"],)
+    assert set(weights.digests) == {row["weights_sha256"] for row in rows}
+    assert f"{first['model_name']} {first['model_version']}" in weights.says
+    assert links["Checks"].says == f"{first['checks_passed']} of {first['checks']} passed"
+    assert first["rules_version"] in links["Triage rules"].says and first["priority"] in links["Triage rules"].says
+    page = pipeline.services.objects.get(f"{report.object_prefix}/report.html").decode()
+    assert all(digest[:12] in page for link in links.values() for digest in link.digests)
+    assert f'href="{pipeline.services.settings.run_page.format(first["run_id"])}"' in page
 
 
 def test_review_and_delivery_stand_in_the_chain_and_a_delivered_object_leads_to_it(pipeline: Pipeline, medai) -> None:

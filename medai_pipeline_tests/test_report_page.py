@@ -11,6 +11,7 @@ import pytest
 
 from medai_pipeline.explain.study import explain
 from medai_pipeline.records import ImagePlace, Problem
+from medai_pipeline.results.html import SCRIPT_SOURCE
 from medai_pipeline_tests.report_samples import LABELS, instance, prediction, tensors
 from medai_pipeline_tests.test_report_content import make, no_model
 
@@ -53,12 +54,15 @@ def test_the_page_is_well_formed(page):
     assert page.open == []
 
 
-def test_the_page_needs_nothing_from_elsewhere():
+def test_the_page_needs_nothing_from_elsewhere_and_forbids_itself_all_but_its_own_script():
     html = make().html
     assert "<script" not in html
     assert "<link" not in html
-    assert "http" not in html
+    assert "http" not in html.replace("http-equiv", "")
     assert "url(" not in html
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'; ")
+    assert f"script-src {SCRIPT_SOURCE};" in policy and "'unsafe-inline'; script" in policy
     assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)', html))
 
 
@@ -87,7 +91,7 @@ def test_a_reader_finds_priority_reasons_findings_and_disclaimer(page):
 
 def test_the_bar_shows_probability_and_threshold(page):
     label = next(attributes["aria-label"] for tag, attributes in page.tags if attributes.get("class") == "bar")
-    assert label == "probability 93%, threshold 50%"
+    assert label == "probability 93%, plus or minus 3%, threshold 50%"
 
 
 def test_a_normal_study_says_that_the_picture_is_no_finding():

@@ -31,20 +31,42 @@ def test_every_finding_has_a_rule_from_its_threshold_on():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('finding = "Pneumothorax"', 'finding = "Pneumotorax"', r"\[\[finding\]\] row 1: Pneumotorax is not a finding"),
-        ("min_margin = 0.8", "min_margin = 1.8", r"row \d+: min_margin must be a number from 0 to 1"),
+        (
+            'finding = "Pneumothorax"',
+            'finding = "Pneumotorax"',
+            r"\[\[finding\]\] row 1 \(Pneumotorax\): Pneumotorax is not a finding",
+        ),
+        ("min_margin = 0.8", "min_margin = 1.8", r"row \d+ \(Effusion\): min_margin must be a number from 0 to 1"),
         ("min_margin = 0.8", 'min_margin = "high"', "min_margin must be a number"),
         ('severity = "life_threatening"', 'severity = "bad"', "unknown severity bad; use one of"),
         ('life_threatening = "critical"', 'life_threatening = "panic"', r"\[severity\].*panic"),
-        ("({probability}): look for tension", "({chance}): look for tension", r"row 1: reason uses unknown fields"),
+        (
+            "({probability}): look for tension",
+            "({chance}): look for tension",
+            r"row 1 \(Pneumothorax\): reason uses unknown fields",
+        ),
         ("({probability}): look for tension", "({probability): look for tension", "unbalanced braces"),
         ('findings = ["Cardiomegaly", "Effusion"]', 'findings = ["Cardiomegaly"]', "at least two findings"),
         ('findings = ["Cardiomegaly", "Effusion"]', 'findings = "Cardiomegaly"', "must be a list of texts"),
         ('finding = "*"', 'finding = "Nodule"', 'need a row with finding "\\*"'),
         ("near_threshold = 0.1", "near_threshold = 5", r"\[review\]: near_threshold must be"),
         ('version = "2026.2"', "version = 7", "version must be a text"),
-        ("[review.texts]", "[review.words]", r"section \[texts\] is missing"),
+        ("[review.texts]", "[review.words]", r"\[review\]: words is not known here; known: .*texts"),
         ('version = "2026.2"', "version = ", "not valid TOML"),
+        ("max_age = 34", "maxage = 34", r"row \d+ \(Nodule\): maxage is not known here; known: .*max_age"),
+        ("max_age = 34", "min_age = 40\nmax_age = 34", r"\(Nodule\): min_age 40 is above max_age 34"),
+        ("max_age = 34\n", "", "2 rows for Nodule ask for the same"),
+        ('views = ["AP"]', "views = []", r"\(Cardiomegaly\): views must name values of View Position"),
+        ('views = ["AP"]', 'views = ["ap"]', "in capitals"),
+        (
+            "min_margin = 0.0",
+            "min_margin = 0.3",
+            "need a row for Pneumothorax with min_margin 0 and without conditions",
+        ),
+        ("({probability}): look for tension", "({probability:.2f}): look for tension", "write {name} alone"),
+        ("near_threshold = 0.1", "near_treshold = 0.1", r"\[review\]: near_treshold is not known here"),
+        ("[acr]", "[arc]", "the table: arc is not known here"),
+        ("[[combination]]\n", "[[combination]]\nwhen = 1\n", r"\[\[combination\]\] row 1: when is not known here"),
     ],
 )
 def test_a_bad_table_is_refused_with_its_place(old, new, message):
@@ -76,6 +98,27 @@ def test_a_sites_table_that_cannot_be_used_is_refused_when_settings_are_read(tmp
     path.write_text(TABLE.replace("urgent = 2", "urgent = 5"), encoding="utf-8")
     with pytest.raises(SettingsError, match="a category is 1, 2 or 3"):
         read_settings({"MEDAI_TRIAGE_RULES": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (TABLE.encode("utf-16"), "not UTF-8 from byte 0"),
+        (b"# \xe4\n" + TABLE.encode(), "not UTF-8 from byte 2"),
+        (None, "directory"),
+    ],
+)
+def test_a_file_that_is_no_such_text_is_refused_by_what_it_is(tmp_path, data, message):
+    path = tmp_path / "rules.toml"
+    path.mkdir() if data is None else path.write_bytes(data)
+    with pytest.raises(SettingsError, match=message):
+        rules_at(path)
+
+
+def test_a_byte_order_mark_is_harmless(tmp_path):
+    path = tmp_path / "rules.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + TABLE.encode())
+    assert rules_at(path).findings == default_rules().findings
 
 
 def test_the_category_of_actionable_findings_stands_beside_the_priority():

@@ -54,6 +54,7 @@ def as_tree(chain: Sequence[Row], run_url: str) -> Tree:
     if len(images) > SHOWN:
         for branch in (source, anonymized):
             branch.add(Text(f"and {len(images) - SHOWN} more (--json lists all)"))
+    tree.add(Text(f"tensor         {'sha256 ' + first['tensor_sha256'] if first['tensor_sha256'] else 'none'}"))
     for row in {row["inference_id"]: row for row in chain if row["inference_id"] is not None}.values():
         answer = tree.add(
             Text(f"inference      {row['inference_id']}: {row['model_name']}@{row['model_version']} ({row['role']})")

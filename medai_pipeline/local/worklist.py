@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,33 +15,20 @@ from rich.text import Text
 
 from medai_pipeline import DISCLAIMER
 from medai_pipeline.analyze import write_file
+from medai_pipeline.reading_list import ListedStudy, reading_list
 
 if TYPE_CHECKING:
     from medai_pipeline.services import Services
 
 _STYLES = {"critical": "bold white on red", "urgent": "bold red", "routine": "yellow", "normal": "green"}
 REASONS_SHOWN = 2
+READ_SHOWN = 20  # of those that have been read, in the terminal; --json has all
 
 
 def as_json(services: Services) -> dict[str, Any]:
-    """`studies` by urgency, `in_progress` those without a report for what the PACS holds now."""
+    """`studies` in the order of reading, then those read; `in_progress` those without a report for what the PACS holds now."""
     return {
-        "studies": [
-            {
-                "study_key": row.study_key,
-                "revision": row.revision,
-                "modality": row.modality,
-                "priority": row.priority.value,
-                "review_required": row.review_required,
-                "findings": list(row.findings),
-                "reasons": list(row.reasons),
-                "models": list(row.models),
-                "demo_model": row.demo,
-                "reported_at": row.reported_at.isoformat(),
-                "seconds_to_report": round(row.seconds_to_report, 1),
-            }
-            for row in services.worklist.worklist()
-        ],
+        "studies": [_study(study) for study in reading_list(services, services.now())],
         "in_progress": [
             {
                 "study_key": row.study_key,
@@ -57,6 +45,30 @@ def as_json(services: Services) -> dict[str, Any]:
     }
 
 
+def _study(study: ListedStudy) -> dict[str, Any]:
+    row = study.row
+    return {
+        "study_key": row.study_key,
+        "revision": row.revision,
+        "modality": row.modality,
+        "priority": row.priority.value,
+        "review_required": row.review_required,
+        "findings": list(row.findings),
+        "reasons": list(row.reasons),
+        "models": list(row.models),
+        "demo_model": row.demo,
+        "reported_at": row.reported_at.isoformat(),
+        "seconds_to_report": round(row.seconds_to_report, 1),
+        "place": study.place,
+        "waiting_since": row.waiting_since.isoformat(),
+        "waited_seconds": round(study.waited.total_seconds(), 1),
+        "reads_by": study.reads_by.isoformat() if study.reads_by else None,
+        "over_limit": study.over_limit,
+        "decision": row.review.decision if row.review else None,
+        "read_at": row.review.at.isoformat() if row.review else None,
+    }
+
+
 def terminal() -> Console:
     """Standard output, wide enough for a study key and its reasons also where it is no terminal."""
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)
@@ -64,10 +76,12 @@ def terminal() -> Console:
 
 def as_table(services: Services) -> Table:
     table = Table(title="Worklist", title_justify="left", header_style="bold", box=SIMPLE_HEAD, show_lines=False)
-    for column in ("priority", "study", "rev", "modality", "why", "model", "review", "to report"):
+    for column in ("priority", "study", "rev", "modality", "why", "model", "review", "waited", "reads by"):
         wide = column == "why"
         table.add_column(column, no_wrap=column not in ("why", "model"), min_width=40 if wide else None)
-    for row in services.worklist.worklist():
+    now = services.now()
+    for study in reading_list(services, now, READ_SHOWN):
+        row = study.row
         table.add_row(
             Text(row.priority.value, style=_STYLES[row.priority.value]),
             row.study_key,
@@ -76,13 +90,37 @@ def as_table(services: Services) -> Table:
             _reasons(row.reasons),
             _models(row.models, row.demo),
             "yes" if row.review_required else "",
-            f"{row.seconds_to_report:.0f} s",
+            _span(study.waited),
+            _reads_by(study, now),
+            style="dim" if study.is_read else "",
         )
     for waiting in services.worklist.in_progress():
         why = f"{waiting.stage}: {waiting.reason}" if waiting.reason else waiting.stage
         state = Text(waiting.state.value, style="bold magenta" if waiting.state.value == "failed" else "dim")
-        table.add_row(state, waiting.study_key, str(waiting.revision or ""), "", Text(why), "", "", "")
+        table.add_row(state, waiting.study_key, str(waiting.revision or ""), "", Text(why), "", "", "", "")
     return table
+
+
+def _span(time: timedelta) -> str:
+    """ "40 s", "12 min", "3 h 05" or "2 d 03 h"."""
+    minutes = int(time.total_seconds()) // 60
+    if minutes < 1:
+        return f"{time.total_seconds():.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60:02}" if hours < 24 else f"{hours // 24} d {hours % 24:02} h"
+
+
+def _reads_by(study: ListedStudy, now: datetime) -> Text:
+    """The promise in local time, or the decision of who has read it."""
+    if study.row.review:
+        return Text(study.row.review.decision)
+    assert study.reads_by is not None
+    local = study.reads_by.astimezone()
+    same_day = local.date() == now.astimezone().date()
+    time = f"{local:%H:%M}" if same_day else f"{local:%d.%m. %H:%M}"
+    return Text(f"{time}, over", style="bold red") if study.over_limit else Text(time)
 
 
 def _models(models: Sequence[str], demo: bool) -> Text:

@@ -169,7 +169,12 @@ def triage_reports(
     services = stage.services
 
     def report(key: str) -> Any:
-        run = stages.Run(stage.session.run_id, services.now(), services.settings.triage_rules)
+        run = stages.Run(
+            stage.session.run_id,
+            services.now(),
+            services.settings.triage_rules,
+            services.settings.run_page.format(stage.session.run_id),
+        )
         study, prediction = anonymized_instances[key], predictions[key]
         made = stages.report_study(study, normalized_tensors[key], prediction, gradcam_maps[key], run)
         inputs = publish.inputs_digest(study, prediction, made.content["rules_version"])

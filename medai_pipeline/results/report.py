@@ -5,12 +5,15 @@ Deterministic: the same inputs give the same bytes; time comes in from outside. 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+import numpy as np
 
 from medai_pipeline.records import (
     Finding,
@@ -29,7 +32,7 @@ from medai_pipeline.records import (
 )
 from medai_pipeline.results.html import render_html
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 DISCLAIMER = (
     "Research use only. Decision support, not a diagnosis: not validated for clinical use. "
     "A qualified person must read the images."
@@ -74,12 +77,13 @@ def build_report(
     code_version: str,
     problems: Sequence[Problem] = (),
     generated_at: str = "",
+    run_page: str = "",
 ) -> Report:
     """The whole report. `prediction` is None when no model covers the study.
 
     `instances` are all de-identified ones, `problems` what could not be read before there were instances; those of
     `tensors` are added here. `overlays` maps `overlay_name(i, heatmap)` to PNG bytes; a map without a picture is listed
-    all the same. `generated_at` is ISO 8601 with zone, and left out when empty.
+    all the same. `generated_at` is ISO 8601 with zone, and left out when empty. `run_page`: where the run is shown.
     """
     all_problems = (*problems, *tensors.problems)
     content: dict[str, Any] = {
@@ -106,6 +110,7 @@ def build_report(
             "source_sha256": sorted({instance.source_sha256 for instance in instances if instance.source_sha256}),
             "profile": profile,
             "code_version": code_version,
+            "tensor": _tensor(tensors),
         },
         "disclaimer": _disclaimer(prediction),
     }
@@ -115,7 +120,7 @@ def build_report(
         study_key=tensors.study_key,
         revision=tensors.revision,
         content=content,
-        html=render_html(content, overlays),
+        html=render_html(content, overlays, heatmaps.parts, run_page),
         overlays=dict(overlays),
     )
 
@@ -123,6 +128,18 @@ def build_report(
 def report_json(report: Report) -> bytes:
     """report.json as bytes: UTF-8, indented, keys in the order of the schema."""
     return (json.dumps(report.content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _tensor(tensors: StudyTensors) -> dict[str, Any] | None:
+    """What the model was given, None when none was asked. The digest is of its values as float32, little-endian."""
+    if tensors.contract is None:
+        return None
+    values = np.ascontiguousarray(tensors.pixels, dtype="<f4")
+    return {
+        "sha256": hashlib.sha256(values.data if values.size else b"").hexdigest(),
+        "shape": list(values.shape),
+        "scaling": tensors.contract.scaling,
+    }
 
 
 def _coded(prediction: StudyPrediction, codes: Mapping[str, str]) -> list[tuple[int, str]]:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medai_pipeline.errors import ModelError
-from medai_pipeline.records import DeidentifiedStudy, Heatmap, StudyHeatmaps, StudyPrediction, StudyTensors
+from medai_pipeline.records import (
+    DeidentifiedStudy,
+    Heatmap,
+    OverlayParts,
+    StudyHeatmaps,
+    StudyPrediction,
+    StudyTensors,
+)
 from medai_pipeline.stages.objects import Objects
 from medai_pipeline.stages.prediction import Inference
 
@@ -43,7 +50,7 @@ def explain_study(
     from medai_pipeline.dicom.render import display
     from medai_pipeline.dicom.whereabouts import whereabouts
     from medai_pipeline.explain.extent import extent_of
-    from medai_pipeline.explain.overlay import overlay
+    from medai_pipeline.explain.overlay import overlay, overlay_parts
     from medai_pipeline.explain.study import caption, explain
     from medai_pipeline.results.report import overlay_name
 
@@ -54,27 +61,33 @@ def explain_study(
     by_uid = {i.sop_instance_uid: i for i in study.instances}
     in_series = Counter(i.series_instance_uid for i in study.instances)
     overlays: dict[str, bytes] = {}
+    parts: dict[str, OverlayParts] = {}
     found: list[Heatmap] = []
     for number, heatmap in enumerate(maps.heatmaps):
         instance = by_uid[heatmap.item.sop_instance_uid]
         source = objects.get(instance.object_key)
         place = whereabouts(source, heatmap.item.frame, in_series[instance.series_instance_uid])
         found.append(replace(heatmap, place=place, extent=extent_of(prediction, heatmap, by_uid, tensors, network)))
-        overlays[overlay_name(number, heatmap)] = overlay(
-            display(source, heatmap.item.frame, tensors.contract.scaling if tensors.contract else ""),
-            heatmap.values,
-            heatmap.item.placement,
-            (tensors.pixels.shape[2], tensors.pixels.shape[3]),
-            colormap=drawing.colormap,
-            alpha=drawing.alpha,
+        drawn: dict[str, Any] = {
+            "display": display(source, heatmap.item.frame, tensors.contract.scaling if tensors.contract else ""),
+            "values": heatmap.values,
+            "placement": heatmap.item.placement,
+            "tensor_size": (tensors.pixels.shape[2], tensors.pixels.shape[3]),
+            "colormap": drawing.colormap,
+            "alpha": drawing.alpha,
+            "spacing_mm": heatmap.item.spacing_mm,
+            "withheld": heatmap.withheld,
+        }
+        name = overlay_name(number, heatmap)
+        parts[name] = overlay_parts(**drawn)
+        overlays[name] = overlay(
+            **drawn,
             title=caption(prediction, heatmap),
             place=place.text,
             edges=place.edges,
             regions=heatmap.regions,
-            spacing_mm=heatmap.item.spacing_mm,
-            withheld=heatmap.withheld,
         )
-    return replace(maps, heatmaps=tuple(found), overlays=overlays, model=prediction.model)
+    return replace(maps, heatmaps=tuple(found), overlays=overlays, parts=parts, model=prediction.model)
 
 
 def network_of(prediction: StudyPrediction, inference: Inference, layers: tuple[str, ...] = ()) -> Network | None:

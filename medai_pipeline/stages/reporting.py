@@ -13,11 +13,12 @@ from medai_pipeline.stages.checking import all_checks
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What made a report: the Dagster run ("" without one), when, and a site's own triage table."""
+    """What made a report: the Dagster run ("" without one), when, a site's own triage table, and the run's page."""
 
     run_id: str
     at: datetime
     rules: Path | None = None
+    page: str = ""
 
 
 def report_study(
@@ -58,6 +59,7 @@ def report_study(
         instances=study.instances,
         quality=quality,
         overlays=heatmaps.overlays,
+        run_page=run.page,
         codes=codes_of(prediction.labels),
         run_id=run.run_id,
         profile=study.profile,

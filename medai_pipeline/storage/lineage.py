@@ -18,7 +18,8 @@ SELECT DISTINCT l.report_id FROM {SCHEMA}.lineage AS l, asked AS a
 WHERE l.study_key = upper(a.name)
    OR a.name IN (l.inference_id::text, l.run_id, l.inference_run_id, l.sop_instance_uid, l.series_instance_uid)
    OR a.long AND (starts_with(l.report_id::text, lower(a.name)) OR starts_with(l.source_sha256, lower(a.name))
-       OR starts_with(l.anonymized_sha256, lower(a.name)) OR starts_with(l.weights_sha256, lower(a.name)))
+       OR starts_with(l.anonymized_sha256, lower(a.name)) OR starts_with(l.weights_sha256, lower(a.name))
+       OR starts_with(l.tensor_sha256, lower(a.name)))
    OR l.deliveries @> jsonb_build_array(jsonb_build_object('objects', jsonb_build_array(a.name)))
 """
 
@@ -33,7 +34,8 @@ class Lineage:
         """The rows of every report that `name` leads to, newest first; images by SOP Instance UID.
 
         `name`: a study key, a report's number (or its beginning), an inference's number, a run, an image or series (their
-        new UIDs), a SHA-256 of source, de-identified file or weights (or its beginning), or an object that was delivered.
+        new UIDs), a SHA-256 of source, de-identified file, tensor or weights (or its
+        beginning), or an object that was delivered.
         """
         query = sa.text(
             f"SELECT * FROM {SCHEMA}.lineage WHERE report_id IN ({_FOUND}) "

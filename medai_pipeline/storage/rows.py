@@ -61,10 +61,21 @@ class StudyRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewRow:
+    """A person's decision about a report. `decision`: accepted, edited or rejected."""
+
+    report_id: UUID
+    decision: str
+    reviewer: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class WorklistRow:
     """One reported study. `findings` are the labels that are present, the most probable first.
 
     `models`: name@version of what answered. `demo`: it was trained on synthetic phantoms and means nothing clinically.
+    `waiting_since`: when what nobody has read yet arrived. `review`: the decision by which it is read; None while open.
     """
 
     study_key: str
@@ -81,6 +92,8 @@ class WorklistRow:
     first_seen_at: datetime
     reported_at: datetime
     first_reported_at: datetime  # earlier when another model version has read the revision before
+    waiting_since: datetime
+    review: ReviewRow | None
 
     @property
     def seconds_to_report(self) -> float:

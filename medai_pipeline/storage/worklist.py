@@ -1,17 +1,23 @@
-"""What people look at: reported studies by urgency, the others by state. Only reads."""
+"""What people look at: reported studies, read or not, and the others by state. Only reads.
+
+A study is read when somebody decided about its newest report. A report that another model version made of the same images
+later leaves it read, unless it is more urgent than the one that was decided about: a backfill of years asks nobody to read
+years again. In which order the open ones are read is not decided here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Engine, Row
+from sqlalchemy.dialects.postgresql import JSONB
 
 from medai_pipeline.records import Priority, StudyState
 from medai_pipeline.storage.arrivals import VANISHED_REASON
-from medai_pipeline.storage.rows import ProgressRow, WorklistRow
-from medai_pipeline.storage.tables import arrivals, reports, studies
+from medai_pipeline.storage.rows import ProgressRow, ReviewRow, WorklistRow
+from medai_pipeline.storage.tables import arrivals, reports, reviews, studies
 
 
 class Worklist:
@@ -21,28 +27,23 @@ class Worklist:
         self._engine = engine
 
     def worklist(self, limit: int | None = None) -> list[WorklistRow]:
-        """The report that counts of each study, most urgent first, then the longest waiting."""
-        newest = (
-            sa.select(studies)
-            .where(studies.c.report_id.is_not(None))
-            .distinct(studies.c.study_key)
-            .order_by(studies.c.study_key, studies.c.revision.desc())
-            .subquery()
-        )
-        query = (
-            sa.select(
-                newest.c.study_key, newest.c.revision, newest.c.report_id, newest.c.modality, newest.c.first_seen_at,
-                reports.c.priority, reports.c.review_required, reports.c.object_prefix, reports.c.created_at,
-                _first_report(newest).label("first_reported_at"),
-                reports.c.content["reasons"].label("reasons"), reports.c.content["findings"].label("findings"),
-                reports.c.content["models"].label("models"), reports.c.content["demo_model"].label("demo_model"),
-            )
-            .join(reports, reports.c.id == newest.c.report_id)
-            .order_by(reports.c.priority_rank, newest.c.first_seen_at, newest.c.study_key)
-            .limit(limit)
-        )  # fmt: skip
+        """The report that counts of each study, read or not, most urgent first, then the longest waiting."""
+        listed = _listed()
+        return self._listing(listed, ("priority_rank", "first_seen_at", "study_key"), limit)
+
+    def unread(self) -> list[WorklistRow]:
+        """Those that wait for a reader, in no promised order."""
+        listed = _listed(read=False)
+        return self._listing(listed, ("study_key",))
+
+    def read(self, limit: int | None = None) -> list[WorklistRow]:
+        """Those that have been read, the last one first."""
+        listed = _listed(read=True)
+        return self._listing(listed, ("-decided_at", "study_key"), limit)
+
+    def _listing(self, listed: sa.Subquery, order: Sequence[str], limit: int | None = None) -> list[WorklistRow]:
         with self._engine.connect() as connection:
-            return [_worklist_row(row) for row in connection.execute(query)]
+            return [_worklist_row(row) for row in connection.execute(_with_content(listed, order, limit))]
 
     def in_progress(self) -> list[ProgressRow]:
         """Every study without a report for what the PACS holds now, also failed and vanished ones; longest first."""
@@ -59,6 +60,86 @@ class Worklist:
         with self._engine.connect() as connection:
             counts = {StudyState(state): count for state, count in connection.execute(query)}
         return {state: counts.get(state, 0) for state in StudyState}
+
+
+def _listed(read: bool | None = None) -> sa.Subquery:
+    """One row a reported study, or only those read or unread: its newest reported revision, and the decision nearest to it.
+
+    Without what stands in the report: a history of years is gone through, and few rows of it are shown.
+    """
+    newest = (
+        sa.select(studies)
+        .where(studies.c.report_id.is_not(None))
+        .distinct(studies.c.study_key)
+        .order_by(studies.c.study_key, studies.c.revision.desc())
+        .subquery("newest")
+    )
+    decided = _decided()
+    same = decided.c.revision == newest.c.revision
+    enough = (decided.c.report_id == reports.c.id) | (decided.c.priority_rank <= reports.c.priority_rank)
+    is_read = sa.func.coalesce(same & enough, False)
+    query = (
+        sa.select(
+            newest.c.study_key, newest.c.revision, newest.c.report_id, newest.c.modality, newest.c.first_seen_at,
+            reports.c.priority, reports.c.priority_rank, reports.c.review_required, reports.c.object_prefix,
+            reports.c.created_at, is_read.label("read"), decided.c.revision.label("decided_revision"),
+            decided.c.report_id.label("decided_report_id"), decided.c.decision, decided.c.reviewer, decided.c.decided_at,
+        )
+        .select_from(newest)
+        .join(reports, reports.c.id == newest.c.report_id)
+        .outerjoin(decided, decided.c.study_key == newest.c.study_key)
+    )  # fmt: skip
+    return (query if read is None else query.where(is_read if read else ~is_read)).subquery("listed")
+
+
+def _with_content(listed: sa.Subquery, order: Sequence[str], limit: int | None) -> sa.Select[Any]:
+    """The rows of the list, the first `limit` alone, with what their reports say. A report is unpacked once a row."""
+    chosen = sa.select(listed).order_by(*_by(listed, order)).limit(limit).subquery("chosen")
+    columns = [sa.column(name, JSONB) for name in ("reasons", "findings", "models", "demo_model")]
+    says = (
+        sa.func.jsonb_to_record(reports.c.content).table_valued(*columns, name="says").render_derived(with_types=True)
+    )
+    return (
+        sa.select(chosen, *says.c, _first_report(chosen).label("first_reported_at"),
+                  _waiting_since(chosen).label("waiting_since"))
+        .join(reports, reports.c.id == chosen.c.report_id)
+        .join(says, sa.true())
+        .order_by(*_by(chosen, order))
+    )  # fmt: skip
+
+
+def _by(rows: sa.Subquery, order: Sequence[str]) -> list[Any]:
+    """Columns to sort by; "-" before a name for the greatest first."""
+    return [rows.c[name[1:]].desc() if name.startswith("-") else rows.c[name] for name in order]
+
+
+def _decided() -> sa.Subquery:
+    """One row a study: the last decision about the newest revision that anybody decided about."""
+    about = reports.alias("about")
+    return (
+        sa.select(
+            about.c.study_key, about.c.revision, about.c.priority_rank, about.c.id.label("report_id"),
+            reviews.c.decision, reviews.c.reviewer, reviews.c.created_at.label("decided_at"),
+        )
+        .join(about, about.c.id == reviews.c.report_id)
+        .distinct(about.c.study_key)
+        .order_by(about.c.study_key, about.c.revision.desc(), reviews.c.created_at.desc())
+        .subquery("decided")
+    )  # fmt: skip
+
+
+def _waiting_since(chosen: sa.Subquery) -> sa.ColumnElement[Any]:
+    """When the first images arrived that no decision is about: late ones do not make a study wait anew.
+
+    A study that a later report has opened again waits since that report.
+    """
+    every = studies.alias("every")
+    decided = sa.func.least(sa.func.coalesce(chosen.c.decided_revision, 0), chosen.c.revision - 1)
+    first = sa.select(sa.func.min(every.c.first_seen_at)).where(
+        every.c.study_key == chosen.c.study_key, every.c.revision <= chosen.c.revision, every.c.revision > decided
+    )
+    opened = (chosen.c.decided_revision == chosen.c.revision) & ~chosen.c.read
+    return sa.case((opened, chosen.c.created_at), else_=first.scalar_subquery())
 
 
 def _current() -> sa.Subquery:
@@ -121,7 +202,13 @@ def _worklist_row(row: Row) -> WorklistRow:
         first_seen_at=row.first_seen_at,
         reported_at=row.created_at,
         first_reported_at=row.first_reported_at,
+        waiting_since=row.waiting_since,
+        review=_review(row) if row.read else None,
     )
+
+
+def _review(row: Row) -> ReviewRow:
+    return ReviewRow(row.decided_report_id, row.decision, row.reviewer, row.decided_at)
 
 
 def _present(findings: list[Mapping[str, Any]]) -> tuple[str, ...]:

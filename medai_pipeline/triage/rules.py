@@ -6,7 +6,9 @@ The rules are the table `rules.toml`; here is only how a table is read, checked 
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -36,6 +38,19 @@ REVIEW_TEXTS: Mapping[str, frozenset[str]] = {
     "undecided": frozenset(),
 }
 _FINDING_FIELDS = frozenset({"finding", "probability", "threshold", "uncertainty"})
+# What each part of the table may hold: a misspelt condition must not make a row unconditional
+_KEYS: Mapping[str, frozenset[str]] = {
+    "": frozenset({"version", "severity", "acr", "review", "texts", "finding", "combination"}),
+    "[review]": frozenset({
+        "near_threshold", "near_deviations", "novelty", "high_uncertainty", "disagreement", "unreadable_codes",
+        "unread_codes", "texts",
+    }),
+    "[review.texts]": frozenset(REVIEW_TEXTS),
+    "[texts]": frozenset({"normal", "nothing_sure"}),
+    "[[finding]]": frozenset({"finding", "min_margin", "severity", "reason", "min_age", "max_age", "views"}),
+    "[[combination]]": frozenset({"findings", "severity", "reason"}),
+}  # fmt: skip
+_VIEW = re.compile(r"[A-Z0-9 _]{1,16}")  # CS, PS3.5 6.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +127,20 @@ def rules_at(path: Path | None) -> Rules:
     try:
         stat = path.stat()
         return _read_once(path, stat.st_mtime_ns, stat.st_size)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise SettingsError(
-            "the triage rules of MEDAI_TRIAGE_RULES cannot be read: name a text file that can"
+            f"the triage rules of MEDAI_TRIAGE_RULES cannot be read ({error.strerror}): name a text file that can"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"the triage rules of MEDAI_TRIAGE_RULES are not UTF-8 from byte {error.start} on: save the file as UTF-8"
         ) from error
 
 
 @lru_cache(maxsize=4)
 def _read_once(path: Path, modified_ns: int, size: int) -> Rules:
     data = path.read_bytes()
-    rules = read_rules(data.decode("utf-8"))
+    rules = read_rules(data.decode("utf-8-sig"))
     return replace(rules, version=f"{rules.version} [{hashlib.sha256(data).hexdigest()[:12]}]")
 
 
@@ -131,8 +150,12 @@ def read_rules(text: str) -> Rules:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"the triage rules are not valid TOML: {error}") from error
+    _no_others(table, "", "the table")
     severity = _severities(_section(table, "severity"))
     review, texts = _section(table, "review"), _section(table, "texts")
+    review_texts = _section(review, "texts", "review.texts")
+    for section, name in ((review, "[review]"), (review_texts, "[review.texts]"), (texts, "[texts]")):
+        _no_others(section, name, name)
     rules = Rules(
         version=_text(table, "version", "the table"),
         acr=_categories(_section(table, "acr")),
@@ -147,16 +170,38 @@ def read_rules(text: str) -> Rules:
         disagreement=_number(review, "disagreement", "[review]", 0.5),
         unreadable_codes=frozenset(_strings(review, "unreadable_codes", "[review]")),
         unread_codes=frozenset(_strings(review, "unread_codes", "[review]")),
-        review_texts={
-            key: _format(_section(review, "texts"), key, "[review.texts]", known) for key, known in REVIEW_TEXTS.items()
-        },
+        review_texts={key: _format(review_texts, key, "[review.texts]", known) for key, known in REVIEW_TEXTS.items()},
         texts={key: _format(texts, key, "[texts]", frozenset()) for key in ("normal", "nothing_sure")},
     )
-    if not any(rule.finding == OTHER and rule.min_margin == 0 and not rule.conditions for rule in rules.findings):
+    _serves_every_study(rules.findings)
+    return rules
+
+
+def _serves_every_study(rows: Sequence[FindingRule]) -> None:
+    """A finding that is present must never be without a row, nor two rows be in each other's way."""
+    always = {row.finding for row in rows if row.min_margin == 0 and not row.conditions}
+    if OTHER not in always:
         raise SettingsError(
             'the triage rules need a row with finding "*" and min_margin 0 for all other findings, without conditions'
         )
-    return rules
+    for name in dict.fromkeys(row.finding for row in rows):
+        if name not in always:
+            raise SettingsError(
+                f"the triage rules need a row for {name} with min_margin 0 and without conditions: "
+                "one that is present would else be called normal where no other row applies"
+            )
+    seen = Counter((row.finding, row.min_margin, row.min_age, row.max_age, row.views) for row in rows)
+    for (name, *_), count in seen.items():
+        if count > 1:
+            raise SettingsError(f"triage rules: {count} rows for {name} ask for the same; leave one")
+
+
+def _no_others(section: Mapping[str, Any], name: str, where: str) -> None:
+    unknown = sorted(set(section) - _KEYS[name])
+    if unknown:
+        raise SettingsError(
+            f"triage rules, {where}: {unknown[0]} is not known here; known: {', '.join(sorted(_KEYS[name]))}"
+        )
 
 
 def _severities(section: Mapping[str, Any]) -> dict[str, Priority]:
@@ -177,15 +222,29 @@ def _categories(section: Mapping[str, Any]) -> dict[Priority, int]:
 def _finding(row: Mapping[str, Any], number: int, severity: Mapping[str, Priority]) -> FindingRule:
     where = f"[[finding]] row {number}"
     name = _text(row, "finding", where)
+    where += f" ({name})"
+    _no_others(row, "[[finding]]", where)
+    least, most = _age(row, "min_age", where), _age(row, "max_age", where)
+    if least is not None and most is not None and least > most:
+        raise SettingsError(f"triage rules, {where}: min_age {least} is above max_age {most}: nobody is of that age")
     return FindingRule(
         finding=name if name == OTHER else _known(name, where),
         min_margin=_number(row, "min_margin", where, 1.0),
         priority=_priority(row, where, severity),
         reason=_format(row, "reason", where, _FINDING_FIELDS),
-        min_age=_age(row, "min_age", where),
-        max_age=_age(row, "max_age", where),
-        views=frozenset(_strings(row, "views", where)) if "views" in row else frozenset(),
+        min_age=least,
+        max_age=most,
+        views=_views(row, where) if "views" in row else frozenset(),
     )
+
+
+def _views(row: Mapping[str, Any], where: str) -> frozenset[str]:
+    views = _strings(row, "views", where)
+    if not views or not all(map(_VIEW.fullmatch, views)):
+        raise SettingsError(
+            f'triage rules, {where}: views must name values of View Position in capitals, as ["AP"]; leave it out for all'
+        )
+    return frozenset(views)
 
 
 def _age(row: Mapping[str, Any], key: str, where: str) -> int | None:
@@ -197,6 +256,7 @@ def _age(row: Mapping[str, Any], key: str, where: str) -> int | None:
 
 def _combination(row: Mapping[str, Any], number: int, severity: Mapping[str, Priority]) -> Combination:
     where = f"[[combination]] row {number}"
+    _no_others(row, "[[combination]]", where)
     names = frozenset(_known(name, where) for name in _strings(row, "findings", where))
     if len(names) < 2:
         raise SettingsError(f"triage rules, {where}: a combination needs at least two findings")
@@ -217,10 +277,10 @@ def _priority(row: Mapping[str, Any], where: str, severity: Mapping[str, Priorit
     return severity[name]
 
 
-def _section(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _section(table: Mapping[str, Any], key: str, name: str = "") -> Mapping[str, Any]:
     section = table.get(key)
     if not isinstance(section, dict):
-        raise SettingsError(f"triage rules: the section [{key}] is missing")
+        raise SettingsError(f"triage rules: the section [{name or key}] is missing")
     return section
 
 
@@ -262,4 +322,10 @@ def _format(row: Mapping[str, Any], key: str, where: str, known: frozenset[str])
     if used - known:
         offered = ", ".join(sorted(known)) or "none"
         raise SettingsError(f"triage rules, {where}: {key} uses unknown fields; known: {offered}")
+    try:
+        text.format(**dict.fromkeys(known, "text"))
+    except (ValueError, KeyError, IndexError) as error:
+        raise SettingsError(
+            f"triage rules, {where}: {key} cannot be filled in ({error}); fields are texts, write {{name}} alone"
+        ) from error
     return text

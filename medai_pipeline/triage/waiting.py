@@ -24,6 +24,11 @@ class Waiting:
     promise: float
 
 
+def beginnings(now: float, count: int, every_s: float) -> list[float]:
+    """When the next `count` readings are expected to begin, one every `every_s` seconds from now."""
+    return [now + every_s * place for place in range(count)]
+
+
 def reading_order(studies: Sequence[Waiting], begins: Sequence[float]) -> list[Waiting]:
     """The order in which to read; `begins[i]` is when the reading at place i is expected to begin, in ascending order.
 
