@@ -22,12 +22,12 @@ from medai_pipeline.local.model_commands import what_follows
 from medai_pipeline.models.cards import to_card
 from medai_pipeline.models.catalog import entry
 from medai_pipeline.orchestration.io_managers import StudyValues
-from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, SHADOW_JOB, compared
-from medai_pipeline.orchestration.model_sensors import pairs_of, reached
+from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, SHADOW_JOB
+from medai_pipeline.orchestration.model_sensors import reached
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, contiguous
 from medai_pipeline.phantoms.studies import make_study
 from medai_pipeline.records import StudyState
-from medai_pipeline.registering import register_packaged, scopes_of
+from medai_pipeline.registering import compared, pairs_of, register_packaged, scopes_of
 from medai_pipeline.storage.registry import NewModel
 from medai_pipeline_tests.model_versions import demo_version
 from medai_pipeline_tests.pipeline import Pipeline
@@ -314,9 +314,11 @@ def test_two_versions_are_compared_study_by_study(pipeline: Pipeline, models: Mo
     metadata = {name: value.value for name, value in event.metadata.items()}
     assert metadata["studies"] == 2
     assert metadata["findings that flipped"] > 0  # every logit rose by 3
-    assert metadata["mean shift of probability"] > 0
+    rows = [record.data for record in metadata["by finding"]]
+    assert [row["finding"] for row in rows] == sorted(entry(FILM).classes)
+    assert all(row["mean shift"] > 0 for row in rows)
     assert metadata["probabilities"].startswith("![plot](data:image/png;base64,")
-    found = compared(models.services, FILM, FILM2)
+    found = compared(models.services.changes, FILM, FILM2, None)
     assert {move.study_key for move in found.moves} == set(keys)
     assert all(shift.new > shift.old for shift in found.shifts)
 
@@ -337,7 +339,7 @@ def test_a_shadow_is_asked_beside_and_the_worklist_does_not_know_it(pipeline: Pi
     assert models.results(old) == [("1", "primary")]  # only new studies
     assert json.dumps([str(row) for row in models.services.worklist.worklist()]) == before
     assert list(models.services.objects.names(f"kept/predictions/{new}/"))  # for its promotion
-    assert pairs_of(models.services) == [(FILM, FILM2)]
+    assert pairs_of(models.services.registry.versions()) == [(FILM, FILM2)]
     (comparison,) = models.sensor("model_followers")
     assert (comparison.job_name, comparison.partition_key) == (COMPARISON_JOB, f"{FILM}..{FILM2}")
 

@@ -117,7 +117,7 @@ def load(
         raise WeightsMissing(f"no weights for {entry.name}@{entry.version}: put the file at {path}")
     data = path.read_bytes()
     digest = checked_digest(entry, data)
-    device = _device(device)
+    device = available(device)
     folder = folder_of(entry, digest, this_machine(device), models_path) if prepared and models_path else None
     key = (entry.name, entry.version, digest, device, stamp(folder) if folder else -1)
     if key not in _CACHE or _CACHE[key].entry != entry:
@@ -129,7 +129,7 @@ def load(
 def load_anew(entry: CatalogEntry, weights: Path, device: str = "cpu", features: Path | None = None) -> LoadedModel:
     """As `load`, of a file anywhere, in plain torch and never from the cache. `features`: statistics of its training."""
     digest = checked_digest(entry, weights.read_bytes())
-    return _loaded(entry, weights, digest, _device(device), None, features)
+    return _loaded(entry, weights, digest, available(device), None, features)
 
 
 def checked_digest(entry: CatalogEntry, data: bytes) -> str:
@@ -187,7 +187,8 @@ def _opened(entry: CatalogEntry, folder: Path) -> Opened | None:
     return found
 
 
-def _device(wanted: str) -> str:
+def available(wanted: str) -> str:
+    """The device itself, or the CPU where there is no such one."""
     import torch
 
     if wanted.startswith("cuda") and not torch.cuda.is_available():

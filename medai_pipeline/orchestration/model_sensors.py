@@ -16,7 +16,7 @@ from medai_pipeline.errors import MedaiError
 from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, MODEL_JOBS, PAIRS, SHADOW_JOB, pair
 from medai_pipeline.orchestration.model_choice import observe
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, contiguous
-from medai_pipeline.registering import affected, entry_of, scopes_of
+from medai_pipeline.registering import affected, pairs_of
 from medai_pipeline.services import Services
 
 BEHIND = {"dagster/priority": "-10"}  # new studies have 0
@@ -177,7 +177,7 @@ def request_shadows(services: Services, instance: dg.DagsterInstance) -> list[dg
 def request_comparisons(services: Services) -> list[dg.RunRequest]:
     """A comparison for each pair of versions that has grown by a step since it was requested last."""
     requests = []
-    for old, new in pairs_of(services):
+    for old, new in pairs_of(services.registry.versions()):
         count = services.changes.in_common(old, new)
         if count:  # Dagster makes a run of one key once
             key = f"{pair(old, new)} {reached(count)}"
@@ -189,21 +189,6 @@ def reached(count: int) -> int:
     """The last step that a growing number of studies has passed: each up to 10, then 15, 20, ... 100, 150, 200, ..."""
     step = max(1, 10 ** (len(str(count)) - 1) // 2)
     return count - count % step
-
-
-def pairs_of(services: Services) -> list[tuple[str, str]]:
-    """(old, new): each active version against those it took the place of, once its backfill is over, and each shadow
-    against the active versions in whose place it would be."""
-    rows = services.registry.versions()
-    active = [(row, entry_of(row)) for row in rows if row.state == "active"]
-    found = [
-        (old, row.label) for row, _ in active if not row.backfill_since for old in filter(None, row.replaced.split(","))
-    ]
-    for row in rows:
-        if row.state == "shadow":
-            mine = set(scopes_of(entry_of(row)))
-            found += [(other.label, row.label) for other, entry in active if mine & set(scopes_of(entry))]
-    return found
 
 
 def _live(instance: dg.DagsterInstance, job: str) -> bool:
