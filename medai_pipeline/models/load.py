@@ -216,9 +216,7 @@ def _architecture(entry: CatalogEntry, data: bytes) -> torch.nn.Module:
     try:
         state = read_weights(data)
     except SafetensorError as error:
-        raise WeightsRefused(
-            f"weights of {entry.label} are not a safetensors file ({error}): `medai models convert` makes one"
-        ) from error
+        raise WeightsRefused(f"weights of {entry.label} are not a safetensors file: {_what(data, error)}") from error
     if entry.kind == "torchxrayvision":
         state = from_torchxrayvision(state)
     network = build(entry)
@@ -227,6 +225,13 @@ def _architecture(entry: CatalogEntry, data: bytes) -> torch.nn.Module:
         log.info("%s: names of its weights begin with %r, which was taken off", entry.label, prefix)
     network.load_state_dict(state, strict=False)  # only batch counters may be absent: `matched` has looked
     return network
+
+
+def _what(data: bytes, error: Exception) -> str:
+    """What was given instead, by its first bytes, and what to do."""
+    if data[:2] == b"PK" or data[:1] == b"\x80":  # a zip archive, or a pickle: how torch.save writes
+        return "it is one of torch.save; `medai models convert FILE weights.safetensors` takes the tensors out of it"
+    return f"it is cut, damaged or something else ({error}); copy it again from where it was made"
 
 
 def _program(entry: CatalogEntry, data: bytes) -> torch.nn.Module:
