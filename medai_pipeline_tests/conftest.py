@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["medai_pipeline_tests.postgres", "medai_pipeline_tests.orthanc", "medai_pipeline_tests.pipeline"]
+pytest_plugins = [f"medai_pipeline_tests.{name}" for name in ("postgres", "orthanc", "pipeline", "versions_in_use")]
 
 ROOT = Path(__file__).resolve().parents[1]
 
