@@ -42,9 +42,9 @@ def prepare_missing(
     end_by_signal()
     told, failed = [], 0
     for entry in _wanted(services, names):
-        if _is_prepared(services, entry):
-            continue
         try:
+            if _is_prepared(services, entry):
+                continue
             made = _noted(services, entry, candidates, None)
         except ModelError as error:
             failed += 1
