@@ -14,6 +14,7 @@ from medai_pipeline.orchestration.jobs import study_job
 from medai_pipeline.orchestration.model_assets import MODEL_ASSETS, MODEL_JOBS
 from medai_pipeline.orchestration.model_sensors import model_backfills, model_followers
 from medai_pipeline.orchestration.resources import io_manager, session_resource
+from medai_pipeline.orchestration.retention import kept_values
 from medai_pipeline.orchestration.sensors import orthanc_studies
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
@@ -25,7 +26,12 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     return dg.Definitions(
         assets=[*ASSETS, *MODEL_ASSETS],
         jobs=[study_job, *MODEL_JOBS],
-        sensors=[orthanc_studies(services), model_backfills(services), model_followers(services)],
+        sensors=[
+            orthanc_studies(services),
+            model_backfills(services),
+            model_followers(services),
+            kept_values(services),
+        ],
         resources={"session": session_resource(services), "study_io": io_manager(services)},
         executor=dg.in_process_executor,
     )

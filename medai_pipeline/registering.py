@@ -15,8 +15,9 @@ from medai_pipeline.errors import ModelError, StorageFull, WeightsMissing
 
 if TYPE_CHECKING:
     from medai_pipeline.models.catalog import CatalogEntry, ModelSet
+    from medai_pipeline.stages.comparison import Comparison
     from medai_pipeline.stages.registration import Examined
-    from medai_pipeline.storage.changes import ReadStudy
+    from medai_pipeline.storage.changes import Changes, ReadStudy
     from medai_pipeline.storage.registry import NewModel, Registry
     from medai_pipeline.storage.rows import ModelRow
 
@@ -166,6 +167,30 @@ def affected(read: Sequence[ReadStudy], models: ModelSet, label: str) -> list[st
         if chosen[study.modality, study.body_part]
         and (study.model, study.weights_sha256) != (label, wanted.weights_sha256)
     ]
+
+
+def pairs_of(rows: Sequence[ModelRow]) -> list[tuple[str, str]]:
+    """(old, new): each active version against those it took the place of, once its backfill is over, and each shadow
+    against the active versions in whose place it would be."""
+    active = [(row, entry_of(row)) for row in rows if row.state == "active"]
+    found = [
+        (old, row.label) for row, _ in active if not row.backfill_since for old in filter(None, row.replaced.split(","))
+    ]
+    for row in rows:
+        if row.state == "shadow":
+            mine = set(scopes_of(entry_of(row)))
+            found += [(other.label, row.label) for other, entry in active if mine & set(scopes_of(entry))]
+    return found
+
+
+def compared(changes: Changes, old: str, new: str, rules: Path | None) -> Comparison:
+    """Both versions' (name@version) answers and priorities from the database, side by side."""
+    from medai_pipeline.stages.comparison import compare
+
+    names = [tuple(label.split("@", 1)) for label in (old, new)]
+    said = [changes.answers(*name) for name in names]
+    reported = [changes.priorities(*name) for name in names]
+    return compare(old, new, (said[0], said[1]), (reported[0], reported[1]), rules)
 
 
 def after_promotion(models: ModelSet, label: str) -> ModelSet:

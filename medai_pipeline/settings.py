@@ -164,6 +164,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MEDAI_STUDIES_PER_RUN", "32", int, "at most so many studies in one Dagster run"),
     Setting("MEDAI_MAX_ATTEMPTS", "5", int, "automatic attempts for a failed study before it waits for a person"),
     Setting("MEDAI_RETRY_SECONDS", "30", float, "wait before the first retry of a failed study; doubles each time"),
+    Setting(
+        "MEDAI_KEPT_DAYS",
+        "90",
+        float,
+        "how long the values of a replaced model version stay, but for those of the one replaced last: going back to it "
+        "computes nothing",
+    ),
     Setting("MEDAI_FETCH_CONCURRENCY", "4", int, "instances fetched from the PACS at once"),
     Setting("MEDAI_WEB_PORT", "3000", int, "port of the Dagster web page, on 127.0.0.1"),
     Setting("MEDAI_CODE_PORT", "3001", int, "port of the Dagster code server, on 127.0.0.1"),
@@ -216,6 +223,7 @@ class Settings:
     studies_per_run: int
     max_attempts: int
     retry_seconds: float
+    kept_days: float
     fetch_concurrency: int
     web_port: int
     code_port: int
@@ -276,7 +284,7 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
 
 _AT_LEAST_ONE = ("studies_per_run", "fetch_concurrency", "max_attempts", "sensor_seconds", "workers")
 _MORE_THAN_NOTHING = ("reading_limit_hours", "reading_minutes")
-_NOT_NEGATIVE = ("stable_seconds", "reconcile_seconds", "retry_seconds", "history_days")
+_NOT_NEGATIVE = ("stable_seconds", "reconcile_seconds", "retry_seconds", "history_days", "kept_days")
 _PORTS = ("web_port", "code_port", "orthanc_port", "dicom_port")
 
 

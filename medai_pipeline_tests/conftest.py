@@ -7,12 +7,8 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = [
-    "medai_pipeline_tests.postgres",
-    "medai_pipeline_tests.orthanc",
-    "medai_pipeline_tests.pipeline",
-    "medai_pipeline_tests.browser",
-]
+PLUGINS = ("postgres", "orthanc", "pipeline", "browser", "versions_in_use")
+pytest_plugins = [f"medai_pipeline_tests.{name}" for name in PLUGINS]
 
 ROOT = Path(__file__).resolve().parents[1]
 

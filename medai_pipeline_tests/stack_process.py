@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from medai_pipeline.errors import MedaiError
 from medai_pipeline.local.services import Context, code_server, daemon, webserver
@@ -18,6 +22,20 @@ from medai_pipeline.local.supervisor import Service
 from medai_pipeline.settings import read_settings
 
 TRIVIAL = "medai_pipeline_tests.trivial_definitions"
+
+
+@contextmanager
+def folder_for_a_stack() -> Iterator[Path]:
+    """A folder that nobody else changes, and its end.
+
+    Not pytest's own: as root every other pytest that starts closes that to the account that Postgres runs as, so that
+    a killed Postgres could not start again.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="medai-stack-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def nothing(context: Context) -> Sequence[Sequence[Service]]:

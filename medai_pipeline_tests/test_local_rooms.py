@@ -216,6 +216,26 @@ def test_a_service_that_keeps_dying_is_given_up(home: Home, monkeypatch: pytest.
         supervisor.stop()
 
 
+@pytest.mark.parametrize(("code", "said"), [(0, "once       all done"), (3, "once       all done: see ")])
+def test_what_runs_once_says_its_last_line_and_is_not_started_again(home: Home, code: int, said: str) -> None:
+    lines: list[str] = []
+    supervisor = Supervisor(home, echo=lines.append)
+    work = f"import sys; print('first'); print('all done'); sys.exit({code})"
+    try:
+        supervisor.start(
+            Service("once", (sys.executable, "-c", work), lambda: True, dict(os.environ), shown="at work", once=True)
+        )
+        eventually(lambda: any(line.startswith(said) for line in lines))
+        assert lines[0] == "once       at work"
+        assert (supervisor.pids(), supervisor.failure) == ({}, None)
+        assert not supervisor.failed.is_set()
+    finally:
+        supervisor.stop()
+    assert (home.logs / "once.log").read_text().count("first") == 1
+    assert not (home.run / "once.json").exists()
+    assert not any("stopped" in line for line in lines)
+
+
 def test_a_program_that_is_not_there_is_a_stack_error(supervisor: Supervisor) -> None:
     with pytest.raises(StackError, match="ghost cannot be started"):
         supervisor.start(Service("ghost", ("/no/such/program",), lambda: False, os.environ))

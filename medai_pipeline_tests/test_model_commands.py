@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from medai_pipeline.cli import main
-from medai_pipeline.registering import models_in_force
+from medai_pipeline.registering import models_in_force, register_packaged
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.keys import SiteKeys
@@ -70,12 +70,47 @@ def test_an_ensemble_of_registered_versions_is_registered_by_its_card_alone(home
     services = Services(read_settings())
     chosen = models_in_force(services.registry).choose("MR", "BRAIN").entry
     assert chosen is not None and dict(chosen.members) == members
+    assert "is a member of both@1" in medai("retire", "demo-brain-mr@2", "--yes").output
+    assert medai("retire", "both@1", "--yes").exit_code == 0
+    assert medai("retire", "demo-brain-mr@2", "--yes").exit_code == 0
+    assert medai("register", both).exit_code == 0
+    assert "demo-brain-mr@2, which is retired" in medai("promote", "both@1", "--yes").output
     missing = write_card(tmp_path, {**facts, "name": "x", "members": {**members, "gone@1": 1.0}}, "x.toml")
     assert "gone@1 is registered" in medai("register", missing).output
     (
         home / "models" / "objects" / f"{services.registry.version('demo-brain-mr', '2').weights_sha256}.safetensors"
     ).unlink()
     assert medai("promote", "both@1", "--yes").exit_code == 1  # a member's weights are gone
+
+
+def test_only_what_was_not_prepared_for_this_machine_is_prepared_and_the_registry_is_told(
+    home: Path, tmp_path: Path
+) -> None:
+    services = Services(read_settings())
+    path = services.settings.models_path
+    register_packaged(services.registry, ("demo-brain-mr",), path, services.now())
+    for row in services.registry.versions():
+        if row.name != "demo-brain-mr":
+            services.registry.retire(row.name, row.version, "ann")
+    first = medai("prepare", "--missing", "--backend", "channels-last")
+    assert first.exit_code == 0, first.output
+    assert first.output.splitlines()[-1].startswith("models measured on this machine: demo-brain-mr@1 by ")
+    (folder,) = (path / "prepared").iterdir()
+    (kept,) = services.registry.version("demo-brain-mr").prepared.values()
+    assert kept["backend"] == json.loads((folder / "prepared.json").read_text())["backend"]
+    again = medai("prepare", "--missing")
+    assert (again.exit_code, again.output) == (0, "every model is prepared for this machine\n")
+
+
+def test_one_that_cannot_be_prepared_is_named_and_does_not_keep_the_others_from_it(home: Path, tmp_path: Path) -> None:
+    services = Services(read_settings())
+    register_packaged(services.registry, (), services.settings.models_path, services.now())
+    (services.settings.models_path).mkdir(parents=True, exist_ok=True)
+    (services.settings.models_path / "prepared").write_text("a file where a folder should be")
+    done = medai("prepare", "--missing", "--backend", "channels-last")
+    assert done.exit_code == 1
+    assert "demo-brain-mr@1 is not prepared: cannot keep what was prepared" in done.output
+    assert done.output.splitlines()[-1] == "3 models could not be prepared"
 
 
 def test_a_version_whose_weights_are_gone_or_changed_is_not_promoted(home: Path, tmp_path: Path) -> None:
@@ -95,6 +130,54 @@ def test_what_a_newcomer_forgets_is_said_in_one_line(home: Path, tmp_path: Path)
     assert "thresholds is missing" in medai("register", card, "--weights", weights).output
     assert "write NAME@VERSION" in medai("promote", "demo-chest-xray").output
     assert "no model demo-chest-xray@2 is registered" in medai("promote", "demo-chest-xray@2").output
+    assert "no model demo-chest-xray@2 is registered" in medai("compare", "demo-chest-xray@2").output
+    assert "name one version, or two" in medai("compare", "a@1", "b@1", "c@1").output
+    services = Services(read_settings())
+    register_packaged(services.registry, (), services.settings.models_path, services.now())
+    assert "medai models compare OLD NEW" in medai("compare", "demo-chest-xray@1").output
+    assert "no study was read by both" in medai("compare", "demo-chest-xray@1", "demo-brain-mr@1").output
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"thresolds": [0.5]}, "thresolds is not known (did you mean thresholds?)"),
+        ({"codes": ["SCT:36118009", "", "", "", ""]}, "no such code can exist (form or check digit): SCT:36118009"),
+        ({"modality": ["XRAY"]}, "modality XRAY is none of DICOM's for images: choose of CR, CT, DX"),
+        ({"architecture": "resnet181"}, "timm knows no architecture 'resnet181': did you mean resnet18"),
+        ({"options": {"widht": 3}}, "timm cannot build resnet18 with these options"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+def test_what_is_wrong_in_a_card_is_said_with_what_is_near(
+    home: Path, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    card, weights = demo_version(tmp_path, "2", shift=0.5)
+    facts = tomllib.loads(card.read_text())
+    refused = medai("register", write_card(tmp_path, {**facts, **changes}, "wrong.toml"), "--weights", weights)
+    assert refused.exit_code == 1
+    assert said in " ".join(refused.output.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (b"PK\x03\x04", "medai models convert FILE weights.safetensors"),
+        (b"\x80\x04K\x01.", "medai models convert FILE weights.safetensors"),
+        (b"", "copy it again"),
+        (b"version https://git-lfs.github.com/spec/v1", "copy it again"),
+    ],
+    ids=["archive", "pickle", "empty", "pointer"],
+)
+def test_what_is_no_safetensors_file_is_told_by_its_first_bytes(
+    home: Path, tmp_path: Path, given: bytes, said: str
+) -> None:
+    card, _ = demo_version(tmp_path, "2", shift=0.5)
+    (tmp_path / "given").write_bytes(given)
+    assert said in " ".join(medai("register", card, "--weights", tmp_path / "given").output.split())
+    if given[:2] != b"PK":
+        assert medai("convert", tmp_path / "given", tmp_path / "out").exit_code == 1
+        assert "unexpected" not in medai("convert", tmp_path / "given", tmp_path / "out").output
 
 
 def test_without_a_stack_the_packaged_models_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,121 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 import torch
-from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.definitions.partitions.context import partition_loading_context
-from dagster._core.loader import LoadingContextForTest
-from sqlalchemy import text
 
 from medai_pipeline import stages
 from medai_pipeline.definitions import build_definitions
 from medai_pipeline.errors import PacsUnreachable
 from medai_pipeline.local.model_commands import what_follows
-from medai_pipeline.models.cards import to_card
 from medai_pipeline.models.catalog import entry
 from medai_pipeline.orchestration.io_managers import StudyValues
-from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, SHADOW_JOB, compared
-from medai_pipeline.orchestration.model_sensors import pairs_of, reached
-from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, contiguous
+from medai_pipeline.orchestration.partitions import BACKFILL, RANGE_END, RANGE_START
 from medai_pipeline.phantoms.studies import make_study
 from medai_pipeline.records import StudyState
-from medai_pipeline.registering import register_packaged, scopes_of
-from medai_pipeline.storage.registry import NewModel
-from medai_pipeline_tests.model_versions import demo_version
 from medai_pipeline_tests.pipeline import Pipeline
-
-FILM, FILM2 = "demo-chest-xray@1", "demo-chest-xray@2"
-
-
-def film(seed: int, findings: tuple[str, ...] = ()):
-    return make_study("chest-xray", seed, findings=findings)
-
-
-class Models:
-    """The registry as people use it, and the sensors of models as the daemon does."""
-
-    def __init__(self, pipeline: Pipeline, folder: Path) -> None:
-        self.pipeline, self.services, self.folder = pipeline, pipeline.services, folder
-        self.cursor: str | None = None
-        self.skipped = ""
-        register_packaged(self.services.registry, (), self.services.settings.models_path, pipeline.now())
-
-    def register(self, version: str, shift: float = 3.0, weights: Path | None = None, **changes: Any) -> str:
-        """A version of the film model whose every logit is `shift` higher; examined elsewhere, so that this is fast."""
-        from medai_pipeline.models.load import checked_digest, stored_path
-        from medai_pipeline.registering import write_whole
-
-        data = (weights or demo_version(self.folder, version, shift)[1]).read_bytes()
-        made = dataclasses.replace(entry(FILM), version=version, weights_sha256=None, **changes)
-        made = dataclasses.replace(made, weights_sha256=checked_digest(made, data))
-        write_whole(stored_path(self.services.settings.models_path, made.weights_sha256 or "", made.kind), data)
-        new = NewModel(made.name, version, made.architecture, made.weights_sha256 or "", to_card(made),
-                       scopes_of(made), {}, {})  # fmt: skip
-        self.services.registry.register(new, "ann", self.pipeline.now())
-        return made.label
-
-    def promote(self, label: str) -> None:
-        name, version = label.split("@")
-        self.services.registry.promote(name, version, "ann", self.pipeline.now())
-
-    def sensor(self, name: str = "model_backfills") -> list[dg.RunRequest]:
-        repository = self.pipeline.definitions.get_repository_def()
-        with dg.build_sensor_context(
-            instance=self.pipeline.instance, cursor=self.cursor, repository_def=repository
-        ) as context:
-            result = repository.get_sensor_def(name)(context)
-            if isinstance(result, dg.SkipReason):
-                self.skipped, self.cursor = result.skip_message or "", context.cursor
-                return []
-        if name == "model_backfills":
-            self.cursor = result.cursor
-        for request in result.dynamic_partitions_requests or []:
-            self.pipeline.instance.add_dynamic_partitions(request.partitions_def_name, request.partition_keys)
-        return list(result.run_requests or [])
-
-    def backfill(self, request: dg.RunRequest, chunk: int = 16) -> list[dg.ExecuteInProcessResult]:
-        """What the backfill daemon does: runs of neighbours, a few at a time."""
-        subset = request.asset_graph_subset
-        assets = sorted(subset.asset_keys, key=lambda key: key.to_user_string())
-        keys = subset.get_partitions_subset(dg.AssetKey("predictions")).get_partition_keys()
-        order = list(self.pipeline.instance.get_dynamic_partitions("studies"))
-        return [self.run(group, assets, dict(request.tags)) for group in contiguous(list(keys), order, chunk)]
-
-    def run(self, keys: list[str], assets: list[dg.AssetKey], tags: dict[str, str]) -> dg.ExecuteInProcessResult:
-        repository = self.pipeline.definitions.get_repository_def()
-        job = repository.get_implicit_global_asset_job_def().get_subset(asset_selection=set(assets))
-        tags = {**tags, RANGE_START: keys[0], RANGE_END: keys[-1]}
-        return job.execute_in_process(instance=self.pipeline.instance, tags=tags, raise_on_error=False)
-
-    def reported_by(self, key: str) -> str:
-        (row,) = self.pipeline.reports(key)
-        return row.models[0]
-
-    def stale(self, key: str, asset: str = "predictions") -> bool:
-        graph = self.pipeline.definitions.get_repository_def().asset_graph
-        resolver = CachingStaleStatusResolver(
-            self.pipeline.instance, graph, LoadingContextForTest(self.pipeline.instance)
-        )
-        return resolver.get_status(dg.AssetKey(asset), key) is StaleStatus.STALE
-
-    def results(self, key: str) -> list[tuple[str, str]]:
-        with self.services.engine.connect() as connection:
-            rows = connection.execute(
-                text("SELECT model_version, role FROM medai.inference_results WHERE study_key = :k ORDER BY id"),
-                {"k": key},
-            )
-            return [tuple(row) for row in rows]
-
-
-@pytest.fixture
-def models(pipeline: Pipeline, tmp_path: Path) -> Models:
-    return Models(pipeline, tmp_path)
+from medai_pipeline_tests.versions_in_use import FILM, FILM2, Models, film
 
 
 def no_pacs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,49 +201,6 @@ def test_a_backfill_that_gets_nowhere_stops_and_says_how_to_go_on(pipeline: Pipe
     assert len(models.sensor()) == 1
 
 
-def test_two_versions_are_compared_study_by_study(pipeline: Pipeline, models: Models) -> None:
-    keys = pipeline.send(film(571, ("Pneumothorax",)), film(572))
-    pipeline.work()
-    models.promote(models.register("2"))
-    (request,) = models.sensor()
-    models.backfill(request)
-    models.sensor()
-    (wanted,) = models.sensor("model_followers")
-    assert wanted.partition_key == f"{FILM}..{FILM2}"
-    job = pipeline.definitions.resolve_job_def(COMPARISON_JOB)
-    result = job.execute_in_process(instance=pipeline.instance, partition_key=wanted.partition_key)
-    (event,) = result.asset_materializations_for_node("model_comparison")
-    metadata = {name: value.value for name, value in event.metadata.items()}
-    assert metadata["studies"] == 2
-    assert metadata["findings that flipped"] > 0  # every logit rose by 3
-    assert metadata["mean shift of probability"] > 0
-    assert metadata["probabilities"].startswith("![plot](data:image/png;base64,")
-    found = compared(models.services, FILM, FILM2)
-    assert {move.study_key for move in found.moves} == set(keys)
-    assert all(shift.new > shift.old for shift in found.shifts)
-
-
-def test_a_shadow_is_asked_beside_and_the_worklist_does_not_know_it(pipeline: Pipeline, models: Models) -> None:
-    (old,) = pipeline.send(film(581))
-    pipeline.work()
-    label = models.register("2")
-    models.services.registry.shadow(*label.split("@"), "ann", pipeline.now())
-    (new,) = pipeline.send(film(582))
-    pipeline.work()
-    before = json.dumps([str(row) for row in models.services.worklist.worklist()])
-    (request,) = [r for r in models.sensor("model_followers") if r.job_name == SHADOW_JOB]
-    assert (request.tags[DEFER_EVENTS], request.tags[RANGE_START]) == ("true", new)
-    job = pipeline.definitions.resolve_job_def(SHADOW_JOB)
-    assert job.execute_in_process(instance=pipeline.instance, tags=dict(request.tags)).success
-    assert models.results(new) == [("1", "primary"), ("2", "shadow")]
-    assert models.results(old) == [("1", "primary")]  # only new studies
-    assert json.dumps([str(row) for row in models.services.worklist.worklist()]) == before
-    assert list(models.services.objects.names(f"kept/predictions/{new}/"))  # for its promotion
-    assert pairs_of(models.services) == [(FILM, FILM2)]
-    (comparison,) = models.sensor("model_followers")
-    assert (comparison.job_name, comparison.partition_key) == (COMPARISON_JOB, f"{FILM}..{FILM2}")
-
-
 def test_a_backfill_of_many_studies_comes_in_chunks() -> None:
     from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests_with_backfill_policies
     from dagster._core.definitions.events import AssetKeyPartitionKey
@@ -357,7 +216,3 @@ def test_a_backfill_of_many_studies_comes_in_chunks() -> None:
     assert [(r.tags[RANGE_START], r.tags[RANGE_END]) for r in requests] == [
         ("S00", "S15"), ("S16", "S31"), ("S32", "S39")]  # fmt: skip
     assert {len(r.asset_selection) for r in requests} == {3}
-
-
-def test_a_comparison_is_made_anew_in_growing_steps() -> None:
-    assert [reached(n) for n in (1, 9, 10, 14, 99, 100, 149, 1234)] == [1, 9, 10, 10, 95, 100, 100, 1000]

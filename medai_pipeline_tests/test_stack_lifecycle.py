@@ -28,6 +28,7 @@ from medai_pipeline.pacs.orthanc import Orthanc
 from medai_pipeline.settings import read_settings
 from medai_pipeline_tests.conftest import ROOT, missing
 from medai_pipeline_tests.orthanc import file_bytes, made_study
+from medai_pipeline_tests.stack_process import folder_for_a_stack
 from medai_pipeline_tests.test_local_rooms import eventually
 
 PORTS = ("MEDAI_WEB_PORT", "MEDAI_CODE_PORT", "MEDAI_ORTHANC_PORT", "MEDAI_DICOM_PORT")
@@ -56,13 +57,14 @@ class Running:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+def home() -> Iterator[Path]:
     try:
         find_binary()
     except StackError as error:
         missing(error.reason)
-    yield tmp_path / "home"
-    end_leftovers(Home(tmp_path / "home"))  # of a test that failed after kill -9
+    with folder_for_a_stack() as folder:
+        yield folder / "home"
+        end_leftovers(Home(folder / "home"))  # of a test that failed after kill -9
 
 
 @pytest.fixture

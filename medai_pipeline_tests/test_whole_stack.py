@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
 from medai_pipeline_tests.conftest import ROOT, missing
 from medai_pipeline_tests.model_versions import demo_version
+from medai_pipeline_tests.stack_process import folder_for_a_stack
 
 PORTS = ("MEDAI_WEB_PORT", "MEDAI_CODE_PORT", "MEDAI_ORTHANC_PORT", "MEDAI_DICOM_PORT")
 SECONDS_TO_REPORT = 420.0  # generous: recovery of a killed worker includes importing torch on a busy machine
@@ -47,6 +49,16 @@ class Running:
     environment: dict[str, str]
     process: subprocess.Popen[bytes]
     sent: dict[str, PhantomStudy] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    serves: threading.Event = field(default_factory=threading.Event)
+
+    def read(self) -> None:
+        """What it prints, until it ends: read by nobody, it would fill the pipe and stop there."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.append(line.decode(errors="replace"))
+            if line.startswith(b"logs"):
+                self.serves.set()
 
     @property
     def services(self) -> Services:
@@ -80,7 +92,7 @@ class Running:
         deadline, pause = time.monotonic() + SECONDS_TO_REPORT, threading.Event()
         while not what():
             assert time.monotonic() < deadline, f"{words}\n{self.logs()}"
-            assert self.process.poll() is None, "medai up ended"
+            assert self.process.poll() is None, f"medai up ended\n{self.logs()}"
             pause.wait(0.2)
 
     def wait_reported(self, keys: list[str]) -> None:
@@ -97,37 +109,50 @@ class Running:
             assert row
             return row[0]
 
+    def said(self, key: str) -> list[tuple[str, str]]:
+        """(version, role) of every answer about a study."""
+        with self.services.engine.connect() as connection:
+            rows = connection.exec_driver_sql(
+                "SELECT model_version, role FROM medai.inference_results WHERE study_key = %s ORDER BY id", (key,)
+            )
+            return [tuple(row) for row in rows]
+
     def logs(self) -> str:
-        return "\n".join(
-            f"--- {p.name}\n{p.read_text(errors='replace')[-3000:]}" for p in (self.home / "logs").glob("*.log")
+        logs = (self.home / "logs").glob("*.log")
+        return "".join(self.lines[-30:]) + "\n".join(
+            f"--- {p.name}\n{p.read_text(errors='replace')[-3000:]}" for p in logs
         )
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def stack() -> Iterator[Running]:
     try:
         find_binary()
     except StackError as error:
         missing(error.reason)
-    home = tmp_path_factory.mktemp("stack") / "home"
+    with folder_for_a_stack() as folder, started(folder / "home") as running:
+        yield running
+
+
+@contextmanager
+def started(home: Path) -> Iterator[Running]:
     environment = {**os.environ, **{name: str(free_port()) for name in PORTS}, "MEDAI_HOME": str(home)}
     environment |= {"MEDAI_STABLE_SECONDS": "2", "MEDAI_RECONCILE_SECONDS": "5", "MEDAI_RETRY_SECONDS": "2"}
     command = [sys.executable, "-m", "medai_pipeline.cli", "up"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     running = Running(home, environment, process)
+    reader = threading.Thread(target=running.read, daemon=True)
+    reader.start()
     try:
-        assert process.stdout
-        lines = []
-        for line in process.stdout:
-            lines.append(line.decode())
-            if line.startswith(b"logs"):
-                break
-        assert process.poll() is None, "".join(lines)
+        deadline = time.monotonic() + SECONDS_TO_REPORT
+        while not running.serves.wait(0.5):
+            assert process.poll() is None and time.monotonic() < deadline, running.logs()
         yield running
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=120)
+        process.wait(timeout=120)
+        reader.join(timeout=10)
         end_leftovers(Home(home))
 
 
@@ -181,47 +206,85 @@ def test_files_that_nobody_here_made_reach_a_report(stack: Running, test_data: P
     stack.wait_reported(keys)
 
 
+ACTIVE, NEW = "demo-chest-xray@1", "demo-chest-xray@2"
+
+
+@pytest.fixture(scope="module")
+def second_version(stack: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A further version of the film model, whose every logit is higher, registered by the command."""
+    card, weights = demo_version(tmp_path_factory.mktemp("version"), "2", shift=3.0)
+    done = stack.medai("models", "register", str(card), "--weights", str(weights), timeout=SECONDS_TO_REPORT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return NEW
+
+
+def read_by(stack: Running, keys: list[str]) -> set[str]:
+    """Which versions the worklist command names for these studies."""
+    shown = json.loads(stack.medai("worklist", "--json").stdout or "{}").get("studies", [])
+    return {row["models"][0] for row in shown if row["study_key"] in keys}
+
+
+def test_a_shadow_reads_new_studies_beside_the_active_version_and_the_worklist_does_not_know_it(
+    stack: Running, second_version: str
+) -> None:
+    done = stack.medai("models", "promote", second_version, "--shadow")
+    assert done.returncode == 0, done.stdout + done.stderr
+    keys = stack.send(film(704))
+    stack.wait_reported(keys)
+    stack.wait_for(lambda: stack.said(keys[0]) == [("1", "primary"), ("2", "shadow")], "the shadow was not asked")
+    assert read_by(stack, keys) == {ACTIVE}
+    found = json.loads(stack.medai("models", "compare", second_version, "--json", check=True).stdout)
+    assert {row["study"] for row in found["priorities"]} == set(keys)
+    assert all(row["new"] > row["old"] for row in found["findings"])
+    shown = stack.medai("models", "compare", second_version, check=True).stdout
+    assert "1 studies read by both" in shown and "Research use only" in shown
+    stack.wait_for(lambda: f"{ACTIVE}..{NEW}" in comparisons(stack), "Dagster does not show the comparison")
+
+
 def test_a_promoted_version_reads_the_older_studies_again_though_the_worker_dies(
-    stack: Running, tmp_path: Path
+    stack: Running, second_version: str
 ) -> None:
     keys = stack.send(*(film(seed) for seed in (701, 702, 703)))
     stack.wait_reported(keys)
-    card, weights = demo_version(tmp_path, "2", shift=3.0)
-    done = stack.medai("models", "register", str(card), "--weights", str(weights), timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
     with ThreadPoolExecutor(1) as pool:  # its run may be over before the command is
-        promoting = pool.submit(stack.medai, "models", "promote", "demo-chest-xray@2", "--yes", timeout=300)
-        stack.wait_for(
-            lambda: any(getattr(stack.state(k), "state", None) is StudyState.RUNNING for k in keys), "no run"
-        )
+        promoting = pool.submit(stack.medai, "models", "promote", NEW, "--yes", timeout=SECONDS_TO_REPORT)
+        stack.wait_for(lambda: any(at_work(stack, key) for key in keys), "no run")
         stack.kill("worker")
         done = promoting.result()
     assert done.returncode == 0 and "read by another version" in done.stdout, done.stdout + done.stderr
-
-    def read_again() -> bool:
-        shown = json.loads(stack.medai("worklist", "--json").stdout or "{}").get("studies", [])
-        return {"demo-chest-xray@2"} == {row["models"][0] for row in shown if row["study_key"] in keys}
-
-    stack.wait_for(read_again, "not all studies were read again")
-    port = int(stack.environment["MEDAI_WEB_PORT"])
-    stack.wait_for(lambda: "demo-chest-xray@2" in backfills(port), "Dagster does not list the backfill")
+    stack.wait_for(lambda: read_by(stack, keys) == {NEW}, "not all studies were read again")
+    stack.wait_for(lambda: NEW in backfills(stack), "Dagster does not list the backfill")
     assert [stack.reports(key) for key in keys] == [2, 2, 2]
 
 
-def backfills(web_port: int) -> set[str]:
-    """The model versions whose backfills the Dagster page lists.
+def at_work(stack: Running, key: str) -> bool:
+    """A run has the study, or has had it: on a quick machine nobody sees it at work."""
+    return getattr(stack.state(key), "state", None) is StudyState.RUNNING or stack.reports(key) == 2
 
-    After Postgres was killed the page's first answer is an error of its old connection: none then, and the error is shown.
-    """
-    query = (
-        "{partitionBackfillsOrError{... on PartitionBackfills{results{tags{key value}}} ... on PythonError{message}}}"
-    )
-    answer = httpx.post(f"http://127.0.0.1:{web_port}/graphql", json={"query": query}, timeout=30).json()
-    listed = answer["data"]["partitionBackfillsOrError"]
-    if "message" in listed:
-        print(listed["message"])
+
+def backfills(stack: Running) -> set[str]:
+    """The model versions whose backfills the Dagster page lists."""
+    listed = graphql(stack, "partitionBackfillsOrError", "... on PartitionBackfills{results{tags{key value}}}")
     tags = [tag for one in listed.get("results", ()) for tag in one["tags"]]
     return {tag["value"] for tag in tags if tag["key"] == "medai/backfill"}
+
+
+def comparisons(stack: Running) -> set[str]:
+    """The pairs of versions that the page shows a comparison of."""
+    asset = 'assetOrError(assetKey:{path:["model_comparison"]})'
+    found = graphql(stack, asset, "... on Asset{assetMaterializations{partition}}")
+    return {one["partition"] for one in found.get("assetMaterializations", ())}
+
+
+def graphql(stack: Running, field: str, wanted: str) -> dict[str, Any]:
+    """What the Dagster page answers. After Postgres was killed its first answer is an error of its old connection: shown."""
+    query = f"{{{field}{{{wanted} ... on PythonError{{message}}}}}}"
+    url = f"http://127.0.0.1:{stack.environment['MEDAI_WEB_PORT']}/graphql"
+    answer = httpx.post(url, json={"query": query}, timeout=60).json()
+    (found,) = (answer.get("data") or {"": answer}).values()
+    if "message" in found or "errors" in found:
+        print(found)
+    return dict(found)
 
 
 def test_planted_identities_are_nowhere_but_in_the_pacs(stack: Running, tmp_path: Path) -> None:
@@ -284,6 +347,6 @@ def test_sigterm_ends_everything(stack: Running) -> None:
     everyone = psutil.Process(stack.process.pid).children(recursive=True)
     assert len(everyone) >= 5
     stack.process.send_signal(signal.SIGTERM)
-    stack.process.communicate(timeout=120)
+    stack.process.wait(timeout=120)
     assert [p for p in everyone if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert stack.process.returncode == 0

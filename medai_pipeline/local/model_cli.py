@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from medai_pipeline import DISCLAIMER
 from medai_pipeline.local.terminal import console
 from medai_pipeline.settings import read_settings
 
@@ -142,6 +144,41 @@ def models_promote(model: str, shadow: bool, new_only: bool, yes: bool) -> None:
         click.echo("the backfill starts within seconds: see Backfills in the Dagster page")
 
 
+@models.command("compare")
+@click.argument("versions", metavar="[OLD] NEW", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Every finding of every study as JSON, for programs.")
+@click.option(
+    "--plots", type=click.Path(path_type=Path, file_okay=False), help="Also write two pictures to this folder."
+)
+def models_compare(versions: tuple[str, ...], as_json: bool, plots: Path | None) -> None:
+    """Two versions over the studies that both have read: findings that flipped, priorities that rose or fell.
+
+    With one NAME@VERSION: a shadow against the active version, an active version against the one it took the place of.
+    The asset model_comparison in the Dagster page shows the same.
+
+    \b
+    Examples:
+      medai models compare chest@2
+      medai models compare chest@1 chest@2 --plots comparison
+    """
+    from medai_pipeline.local import comparing as page
+    from medai_pipeline.local.worklist import terminal
+
+    if len(versions) > 2:
+        raise click.UsageError("name one version, or two: OLD NEW")
+    found = page.comparison(_services(), *versions)
+    if as_json:
+        click.echo(json.dumps(page.as_json(found), indent=2))
+    else:
+        for table in page.as_tables(found):
+            terminal().print(table)
+        click.echo(page.in_words(found))
+        click.echo(DISCLAIMER)
+    if plots:
+        for path in page.write_plots(found, plots):
+            click.echo(f"written: {path}", err=True)
+
+
 @models.command("retire")
 @click.argument("model", metavar="NAME@VERSION")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -183,19 +220,23 @@ def models_convert(source: Path, target: Path) -> None:
 @models.command("prepare")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--backend", "candidates", multiple=True, help="Try only these beside plain torch; repeatable.")
-def models_prepare(names: tuple[str, ...], candidates: tuple[str, ...]) -> None:
+@click.option("--missing", is_flag=True, help="Only what was not prepared for this machine yet, in lines for a log.")
+def models_prepare(names: tuple[str, ...], candidates: tuple[str, ...], missing: bool) -> None:
     """Measure how a model is computed fastest on this machine, and keep what was chosen under MODEL_PATH.
 
     Without a NAME every model whose weights are here. A minute or two; a worker uses it from its next study on.
+    `medai up` runs it with --missing in the background once everything serves.
 
     \b
     Examples:
       medai models prepare
       medai models prepare chest-xray-resnet50 --backend onnxruntime
     """
-    from medai_pipeline.local.preparing import prepare_models
+    from medai_pipeline.local.preparing import prepare_missing, prepare_models
 
     services = _services()
+    if missing:
+        sys.exit(prepare_missing(services, names, candidates or None, click.echo))
     with console.status("preparing") as status:
         progress = status.update if console.is_terminal else None
         for table in prepare_models(services, names, candidates or None, progress):

@@ -39,8 +39,8 @@ Table = Callable[[Context], Sequence[Sequence[Service]]]
 
 
 def dagster_services(context: Context) -> Sequence[Sequence[Service]]:
-    """Code server and worker; then daemon and web page."""
-    return ((code_server(context), worker(context)), (daemon(context), webserver(context)))
+    """Code server and worker; then daemon and web page; when all serve, what may wait."""
+    return ((code_server(context), worker(context)), (daemon(context), webserver(context)), (preparing(context),))
 
 
 def code_server(context: Context, module: str = CODE_MODULE) -> Service:
@@ -74,6 +74,19 @@ def worker(context: Context) -> Service:
         shown=f"{count} process{'es' if count > 1 else ''}, models loaded once",
         grace_s=5,  # the studies of a longer run are taken up again at the next start
         leader_only=True,  # it lets a short run finish; a signalled child would only be replaced, and warmed again
+    )
+
+
+def preparing(context: Context) -> Service:
+    """Finds out how this machine computes each model fastest, behind everything else: plain torch serves meanwhile."""
+    return Service(
+        name="prepare",
+        command=("nice", "-n", "19", context.python, "-m", "medai_pipeline.cli", "models", "prepare", "--missing"),
+        ready=lambda: True,
+        # on one thread it is the process's own time that counts, so that other work does not spoil the figures
+        environment={**context.environment, "OMP_NUM_THREADS": "1"},
+        shown="models that are new to this machine are measured in the background",
+        once=True,
     )
 
 

@@ -37,7 +37,8 @@ class Service:
     """One child. `ready` says whether it serves by now; `shown` is what the person sees when it does.
 
     `stop_signal` asks it to end, with `leader_only` its first process alone, which ends the others. `user` runs it as another account (only root can). `keep_orphans`: what its killed
-    process leaves running is left to finish; at the stop of the stack it is ended like everything else.
+    process leaves running is left to finish; at the stop of the stack it is ended like everything else. `once`: it does its
+    work and ends; however it ends it is not started again, and the last line of its log is shown.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Service:
     grace_s: float = 10.0
     keep_orphans: bool = False
     leader_only: bool = False
+    once: bool = False
     start_attempts: int = 2  # before it was ready for the first time
     deaths: int = DEATHS  # within a minute: then it is given up
 
@@ -81,6 +83,9 @@ class Supervisor:
         for keeper in keepers:
             keeper.wait_ready(self._interrupted)
             service = keeper.service
+            if service.once:
+                self._echo(f"{service.name:<10} {service.shown}")
+                continue
             self._echo(f"{service.name:<10} {service.shown:<36} ready in {time.monotonic() - began:.1f} s")
 
     @property
@@ -105,6 +110,8 @@ class Supervisor:
     def _stop_one(self, keeper: Keeper) -> None:
         began = time.monotonic()
         keeper.stop()
+        if keeper.finished:
+            return
         self._echo(f"{keeper.service.name:<10} stopped in {time.monotonic() - began:.1f} s")
 
     def _keepers(self) -> list[Keeper]:
@@ -118,6 +125,7 @@ class Keeper(threading.Thread):
         super().__init__(name=f"keeper-{service.name}", daemon=True)
         self.service = service
         self.failure: StackError | None = None
+        self.finished = False  # of a service that runs once
         self._record_path = home.run / f"{service.name}.json"
         self._log_path = home.logs / f"{service.name}.log"
         self._echo = echo
@@ -141,6 +149,8 @@ class Keeper(threading.Thread):
                 return
             if not self.service.keep_orphans:
                 process.end(self._identities, signal.SIGTERM, grace_s=2)
+            if self.service.once:
+                return self._finished(code)
             deaths.append(time.monotonic())
             if not self._was_ready and len(deaths) >= self.service.start_attempts:
                 return self._give_up(f"{self.service.name} does not start ({_how(code)})")
@@ -162,7 +172,7 @@ class Keeper(threading.Thread):
 
     def wait_ready(self, interrupted: threading.Event) -> None:
         deadline = time.monotonic() + self.service.start_timeout_s
-        while not (self.pid and self.service.ready()):
+        while not (self.pid and self.service.ready()) and not self.finished:
             if self.failure:
                 raise self.failure
             if interrupted.wait(POLL_S):
@@ -211,6 +221,14 @@ class Keeper(threading.Thread):
         except psutil.NoSuchProcess:
             return  # ended already; the wait that follows sees it
         write_private(self._record_path, json.dumps([[entry.pid, entry.create_time] for entry in self._identities]))
+
+    def _finished(self, code: int) -> None:
+        """What came of it: nothing depends on it, so that the stack goes on either way."""
+        last = log_tail(self._log_path, 1) if code >= 0 else []
+        words = last[0] if last else f"ended ({_how(code)})"
+        self._echo(f"{self.service.name:<10} {words}" + (f": see {self._log_path}" if code else ""))
+        self._record_path.unlink(missing_ok=True)
+        self.finished = True
 
     def _give_up(self, what: str) -> None:
         for line in log_tail(self._log_path):

@@ -5,15 +5,18 @@ What is not said is not guessed: classes, thresholds, contract, modality, body p
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from medai_pipeline.dicom.coding_schemes import has_form
+from medai_pipeline.dicom.select import IMAGE_MODALITIES
 from medai_pipeline.errors import CardRefused
 from medai_pipeline.models.aggregation import is_known
 from medai_pipeline.models.catalog import PROGRAMS, CatalogEntry, region
@@ -41,7 +44,7 @@ def from_card(values: Mapping[str, Any], where: str = "the card") -> CatalogEntr
     """The entry of a card's values. Raises CardRefused that names every fault."""
     known = {field.name for field in fields(CatalogEntry)}
     faults = [f"{name} is missing" for name in REQUIRED if name not in values]
-    faults += [f"{name} is not known" for name in sorted(set(values) - known)]
+    faults += [f"{name} is not known{_near(name, known)}" for name in sorted(set(values) - known)]
     if not faults:
         try:
             made = _entry(values)
@@ -51,6 +54,16 @@ def from_card(values: Mapping[str, Any], where: str = "the card") -> CatalogEntr
     if faults:
         raise CardRefused(f"{where}: {'; '.join(faults)}")
     return made
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _wrong_codes(codes: Iterable[str]) -> list[str]:
+    """Those that their scheme cannot have: of another form, or with a wrong check digit."""
+    return [code for code in codes if code and _CODE.match(code) and not has_form(*code.split(":", 1))]
 
 
 def to_card(entry: CatalogEntry) -> dict[str, Any]:
@@ -106,6 +119,15 @@ def _faults(entry: CatalogEntry) -> Iterator[str]:
         (all(0 < value < 1 for value in entry.thresholds), "thresholds must lie between 0 and 1"),
         (not entry.codes or len(entry.codes) == len(entry.classes), "codes must be one a class, or none at all"),
         (all(not code or _CODE.match(code) for code in entry.codes), 'codes look like "SCT:36118008"'),
+        (
+            not _wrong_codes(entry.codes),
+            "no such code can exist (form or check digit): " + ", ".join(_wrong_codes(entry.codes)),
+        ),
+        (
+            set(entry.modality) <= IMAGE_MODALITIES,
+            f"modality {', '.join(sorted(set(entry.modality) - IMAGE_MODALITIES))} is none of DICOM's for images: "
+            f"choose of {', '.join(sorted(IMAGE_MODALITIES))}",
+        ),
         (math.isfinite(entry.temperature) and entry.temperature > 0, "temperature must be above 0"),
         (not entry.dropout or entry.kind not in PROGRAMS, "dropout must be 0: a program has no head to sample"),
         (0 <= entry.dropout < 1, "dropout must be at least 0 and below 1"),

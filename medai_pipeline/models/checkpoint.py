@@ -29,18 +29,22 @@ def convert(source: Path, target: Path) -> tuple[str, ...]:
     Raises WeightsRefused when the file holds more than tensors and plain containers, or no state dict.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
         held = torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsRefused(
             f"{source.name} is not a checkpoint of tensors alone ({type(error).__name__}): save its state_dict() where it"
             " was made, and convert that"
         ) from error
     wrapper, state = unwrapped(held)
     shared = {name: value.detach().clone().contiguous() for name, value in state.items()}
-    save_file(shared, str(target))
+    try:
+        save_file(shared, str(target))
+    except (OSError, SafetensorError) as error:
+        raise WeightsRefused(f"{target} cannot be written: name a file in a folder that is there") from error
     taken = [f"taken out of {wrapper!r}"] if wrapper else []
     return (*taken, f"{len(state)} tensors written")
 

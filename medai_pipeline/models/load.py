@@ -117,7 +117,7 @@ def load(
         raise WeightsMissing(f"no weights for {entry.name}@{entry.version}: put the file at {path}")
     data = path.read_bytes()
     digest = checked_digest(entry, data)
-    device = _device(device)
+    device = available(device)
     folder = folder_of(entry, digest, this_machine(device), models_path) if prepared and models_path else None
     key = (entry.name, entry.version, digest, device, stamp(folder) if folder else -1)
     if key not in _CACHE or _CACHE[key].entry != entry:
@@ -129,7 +129,7 @@ def load(
 def load_anew(entry: CatalogEntry, weights: Path, device: str = "cpu", features: Path | None = None) -> LoadedModel:
     """As `load`, of a file anywhere, in plain torch and never from the cache. `features`: statistics of its training."""
     digest = checked_digest(entry, weights.read_bytes())
-    return _loaded(entry, weights, digest, _device(device), None, features)
+    return _loaded(entry, weights, digest, available(device), None, features)
 
 
 def checked_digest(entry: CatalogEntry, data: bytes) -> str:
@@ -187,7 +187,8 @@ def _opened(entry: CatalogEntry, folder: Path) -> Opened | None:
     return found
 
 
-def _device(wanted: str) -> str:
+def available(wanted: str) -> str:
+    """The device itself, or the CPU where there is no such one."""
     import torch
 
     if wanted.startswith("cuda") and not torch.cuda.is_available():
@@ -215,9 +216,7 @@ def _architecture(entry: CatalogEntry, data: bytes) -> torch.nn.Module:
     try:
         state = read_weights(data)
     except SafetensorError as error:
-        raise WeightsRefused(
-            f"weights of {entry.label} are not a safetensors file ({error}): `medai models convert` makes one"
-        ) from error
+        raise WeightsRefused(f"weights of {entry.label} are not a safetensors file: {_what(data, error)}") from error
     if entry.kind == "torchxrayvision":
         state = from_torchxrayvision(state)
     network = build(entry)
@@ -226,6 +225,13 @@ def _architecture(entry: CatalogEntry, data: bytes) -> torch.nn.Module:
         log.info("%s: names of its weights begin with %r, which was taken off", entry.label, prefix)
     network.load_state_dict(state, strict=False)  # only batch counters may be absent: `matched` has looked
     return network
+
+
+def _what(data: bytes, error: Exception) -> str:
+    """What was given instead, by its first bytes, and what to do."""
+    if data[:2] == b"PK" or data[:1] == b"\x80":  # a zip archive, or a pickle: how torch.save writes
+        return "it is one of torch.save; `medai models convert FILE weights.safetensors` takes the tensors out of it"
+    return f"it is cut, damaged or something else ({error}); copy it again from where it was made"
 
 
 def _program(entry: CatalogEntry, data: bytes) -> torch.nn.Module:

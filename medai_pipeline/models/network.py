@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import torch
 from torch import nn
 
-from medai_pipeline.errors import ModelError, WeightsRefused
+from medai_pipeline.errors import CardRefused, ModelError, WeightsRefused
 from medai_pipeline.models.catalog import CatalogEntry
 from medai_pipeline.records import InputContract
 
@@ -19,17 +20,33 @@ def build(entry: CatalogEntry) -> nn.Module:
     options: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.options.items()
     }
-    model = timm.create_model(
-        entry.architecture,
-        pretrained=False,
-        in_chans=entry.contract.channels,
-        num_classes=len(entry.classes),
-        drop_rate=entry.dropout,
-        **options,
-    )
+    if not timm.is_model(entry.architecture):
+        raise CardRefused(
+            f"{entry.label}: timm knows no architecture {entry.architecture!r}{_near(entry.architecture)}"
+        )
+    try:
+        model = timm.create_model(
+            entry.architecture,
+            pretrained=False,
+            in_chans=entry.contract.channels,
+            num_classes=len(entry.classes),
+            drop_rate=entry.dropout,
+            **options,
+        )
+    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+        raise CardRefused(
+            f"{entry.label}: timm cannot build {entry.architecture} with these options ({str(error)[:160]}): correct the card"
+        ) from error
     if not isinstance(head_of(model), nn.Linear):
         raise ModelError(f"{entry.name}: its head is not linear; choose an architecture with a linear head")
     return model.eval()
+
+
+def _near(name: str) -> str:
+    import timm
+
+    near = difflib.get_close_matches(name, timm.list_models(), n=3)
+    return f": did you mean {', '.join(near)}?" if near else ": timm.list_models() names them"
 
 
 def head_of(model: nn.Module) -> nn.Linear:

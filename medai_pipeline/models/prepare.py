@@ -29,6 +29,8 @@ TOLERANCE = {False: (1e-4, 1e-3), True: (1e-2, 5e-2)}
 WORTH = 1.05  # a backend must be this much faster than plain torch to be taken instead of it
 BATCH = 4
 ROUNDS = 3
+MAKING = "making-"
+MOST_SECONDS = 6 * 3600
 
 
 def prepare(
@@ -59,7 +61,8 @@ def prepare(
     folder = folder_of(entry, model.weights_sha256, machine, models_path)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as made:
+        _clear_killed(folder.parent)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=MAKING) as made:
             work = Path(made)
             backends, facts = _made(kinds, subject, machine, work, progress)
             facts = _measured(entry, backends, facts, images, tolerance, machine)
@@ -75,6 +78,13 @@ def prepare(
         ) from error
     log.info("%s@%s: %s serves, %.1f times plain torch", entry.name, entry.version, chosen, summary.times_eager)
     return summary
+
+
+def _clear_killed(folder: Path) -> None:
+    """What a process left half made that was killed: nothing takes as long as this."""
+    for left in folder.glob(f"{MAKING}*"):
+        if time.time() - left.stat().st_mtime > MOST_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def fixed_images(contract: InputContract, count: int = 6) -> np.ndarray:

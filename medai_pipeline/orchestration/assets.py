@@ -6,11 +6,12 @@ from typing import Any
 import dagster as dg
 
 from medai_pipeline import __version__, publish, stages
+from medai_pipeline.keeping import made_by
 from medai_pipeline.orchestration import describe
 from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.partitions import MODEL_CHOICE, STUDIES
 from medai_pipeline.orchestration.study_loop import Reuse, Stage
-from medai_pipeline.records import DeidentifiedStudy, Manifest, ModelRef, StudyHeatmaps, StudyPrediction, StudyTensors
+from medai_pipeline.records import DeidentifiedStudy, Manifest, StudyHeatmaps, StudyPrediction, StudyTensors
 
 GPU = {"medai/compute": "gpu"}  # which stages profit from a GPU: a run launcher may route by it
 BACKFILL_STUDIES = 16
@@ -186,12 +187,6 @@ def triage_reports(
         [gradcam_maps, predictions, normalized_tensors, anonymized_instances],
     )
     yield from stage.finish(last=True)
-
-
-def made_by(model: ModelRef | None, revision: int) -> str:
-    """The name under which a value is set aside: the version, its weights, the study's revision and this code."""
-    told = model or ModelRef("", "", "")
-    return f"{revision}-{told.name}@{told.version}-{told.weights_sha256[:16]}-{__version__}"
 
 
 ASSETS = [raw_dicom, anonymized_instances, normalized_tensors, predictions, gradcam_maps, triage_reports]

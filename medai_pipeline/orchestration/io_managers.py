@@ -7,17 +7,14 @@ from typing import Any
 
 import dagster as dg
 
+from medai_pipeline.errors import ObjectMissing
+from medai_pipeline.keeping import kept_name
 from medai_pipeline.services import Services
 from medai_pipeline.storage.codec import decode, encode
 
 
 def object_name(asset: str, partition_key: str) -> str:
     return f"assets/{asset}/{partition_key}"
-
-
-def kept_name(asset: str, partition_key: str, made_by: str) -> str:
-    """Where a value lies that another model version's has replaced."""
-    return f"kept/{asset}/{partition_key}/{made_by}"
 
 
 class StudyValues(Mapping[str, Any]):
@@ -50,8 +47,10 @@ class StudyValues(Mapping[str, Any]):
 
     def from_aside(self, key: str, made_by: str) -> Any:
         """A value that was set aside; None when there is none."""
-        name = kept_name(self.asset, key, made_by)
-        return decode(self._services.objects.get(name)) if self._services.objects.exists(name) else None
+        try:
+            return decode(self._services.objects.get(kept_name(self.asset, key, made_by)))
+        except ObjectMissing:
+            return None
 
 
 class StudyIOManager(dg.IOManager):

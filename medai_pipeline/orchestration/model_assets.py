@@ -7,14 +7,14 @@ from typing import Any
 
 import dagster as dg
 
-from medai_pipeline import __version__, stages
-from medai_pipeline.orchestration.assets import made_by
-from medai_pipeline.orchestration.io_managers import StudyValues, kept_name
+from medai_pipeline import DISCLAIMER, __version__, stages
+from medai_pipeline.keeping import kept_name, made_by
+from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.model_choice import model_choice
 from medai_pipeline.orchestration.partitions import STUDIES
-from medai_pipeline.records import Priority, StudyPrediction
-from medai_pipeline.services import Services
-from medai_pipeline.stages.comparison import Comparison, Shift
+from medai_pipeline.records import StudyPrediction
+from medai_pipeline.registering import compared
+from medai_pipeline.stages.comparison import Comparison, Shift, Summary, pictures
 from medai_pipeline.storage.codec import encode
 
 PAIRS = dg.DynamicPartitionsDefinition(name="model_pairs")
@@ -38,40 +38,42 @@ def pair(old: str, new: str) -> str:
 )
 def model_comparison(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     old, _, new = context.partition_key.partition(BETWEEN)
-    return dg.MaterializeResult(metadata=described(compared(context.resources.session.services, old, new)))
-
-
-def compared(services: Services, old: str, new: str) -> Comparison:
-    """Both versions' answers and priorities from the database, side by side."""
-    names = [tuple(label.split("@", 1)) for label in (old, new)]
-    said = tuple(services.changes.answers(*name) for name in names)
-    reported = tuple(services.changes.priorities(*name) for name in names)
-    return stages.compare(old, new, (said[0], said[1]), (reported[0], reported[1]))
+    services = context.resources.session.services
+    return dg.MaterializeResult(
+        metadata=described(compared(services.changes, old, new, services.settings.triage_rules))
+    )
 
 
 def described(found: Comparison) -> dict[str, Any]:
     """Tables and pictures of a comparison: study keys and numbers, no identity."""
-    from medai_pipeline.results.comparison_plots import priorities_plot, probabilities_plot
-
-    moved = sorted((move for move in found.moves if move.rise), key=lambda move: -abs(move.rise))
-    points = [(s.label, s.old, s.new, s.flipped) for s in found.shifts]
-    ranks = [(move.old.rank, move.new.rank) for move in found.moves]
-    mean = sum(abs(s.new - s.old) for s in found.shifts) / max(1, len(found.shifts))
-    changes = [{"study": move.study_key, found.old: move.old.value, found.new: move.new.value} for move in moved[:ROWS]]
+    changes = [
+        {"study": move.study_key, found.old: move.old.value, found.new: move.new.value} for move in found.moved[:ROWS]
+    ]
     return {
-        "old": found.old,
-        "new": found.new,
+        "read me": dg.MetadataValue.md(
+            f"What **{found.new}** says against **{found.old}**, over {len(found.moves)} studies that both have read. "
+            f"{DISCLAIMER}"
+        ),
         "studies": len(found.moves),
         "findings that flipped": len(found.flips),
         "priorities that rose": sum(move.rise > 0 for move in found.moves),
         "priorities that fell": sum(move.rise < 0 for move in found.moves),
-        "mean shift of probability": round(mean, 4),
-        "probabilities": dg.MetadataValue.md(_picture(probabilities_plot(found.old, found.new, points))),
-        "priorities": dg.MetadataValue.md(
-            _picture(priorities_plot(found.old, found.new, [p.value for p in Priority], ranks))
-        ),
+        "by finding": _table([_figures(row) for row in found.by_finding()]),
+        **{name: dg.MetadataValue.md(_picture(png)) for name, png in pictures(found).items()},
         f"flipped (first {ROWS})": _table([_row(shift) for shift in found.flips[:ROWS]]),
         f"priorities that moved (first {ROWS})": _table(changes),
+    }
+
+
+def _figures(row: Summary) -> dict[str, Any]:
+    return {
+        "finding": row.label,
+        "present, old": row.old_present,
+        "present, new": row.new_present,
+        "now present": row.appeared,
+        "now absent": row.vanished,
+        "mean shift": round(row.mean_shift, 3),
+        "greatest shift": round(row.greatest_shift, 3),
     }
 
 

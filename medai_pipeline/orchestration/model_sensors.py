@@ -16,7 +16,7 @@ from medai_pipeline.errors import MedaiError
 from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, MODEL_JOBS, PAIRS, SHADOW_JOB, pair
 from medai_pipeline.orchestration.model_choice import observe
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, contiguous
-from medai_pipeline.registering import affected, entry_of, scopes_of
+from medai_pipeline.registering import affected, pairs_of
 from medai_pipeline.services import Services
 
 BEHIND = {"dagster/priority": "-10"}  # new studies have 0
@@ -136,74 +136,104 @@ def model_followers(services: Services) -> dg.SensorDefinition:
         description="Asks shadow versions about new studies, and compares versions that have read the same ones.",
     )
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        asked = {question: Asked(**values) for question, values in json.loads(context.cursor or "{}").items()}
         try:
-            shadows = request_shadows(services, context.instance)
-            pairs = request_comparisons(services)
+            shadows, asked, words = request_shadows(services, context.instance, asked)
+            pairs = request_comparisons(services, context.instance)
         except MedaiError as error:
             return dg.SkipReason(error.reason)
+        cursor = json.dumps({question: asdict(times) for question, times in asked.items()})
         if not shadows and not pairs:
-            return dg.SkipReason("no shadow version waits for a study, and every comparison is up to date")
+            context.update_cursor(cursor)
+            return dg.SkipReason(words or "no shadow version waits for a study, and every comparison is up to date")
         new = [request.partition_key for request in pairs if request.partition_key]
         return dg.SensorResult(
-            run_requests=[*shadows, *pairs], dynamic_partitions_requests=[PAIRS.build_add_request(new)] if new else []
+            run_requests=[*shadows, *pairs],
+            dynamic_partitions_requests=[PAIRS.build_add_request(new)] if new else [],
+            cursor=cursor,
         )
 
     return evaluate
 
 
-def request_shadows(services: Services, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    """Runs over the studies reported since a version became a shadow about which it has said nothing yet."""
-    rows = [(row, row.promoted_at) for row in services.registry.versions() if row.state == "shadow" and row.promoted_at]
-    if not rows or _live(instance, SHADOW_JOB):
-        return []
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How often a shadow was asked about a study that it has not answered, and when last (seconds since 1970)."""
+
+    tries: int = 0
+    at: float = 0.0
+
+
+def request_shadows(
+    services: Services, instance: dg.DagsterInstance, asked: dict[str, Asked]
+) -> tuple[list[dg.RunRequest], dict[str, Asked], str]:
+    """Runs over the studies reported since a version became a shadow about which it has said nothing yet.
+
+    One that it cannot answer is asked again with growing pauses, MEDAI_MAX_ATTEMPTS times. `asked` knows the unanswered
+    ones, "name@version study"; returns them as they are then, and what to say of those given up.
+    """
+    open_ones = _unanswered(services)
+    if not open_ones or _live(instance, SHADOW_JOB):
+        return [], {question: times for question, times in asked.items() if question in open_ones}, ""
+    settings, now = services.settings, services.now().timestamp()
+    known = {question: asked.get(question, Asked()) for question in open_ones}
+    given_up = [question for question, times in known.items() if times.tries >= settings.max_attempts]
+    due = [
+        question
+        for question, times in known.items()
+        if question not in given_up and now - times.at >= settings.retry_seconds * (2**times.tries - 1)
+    ]
+    keys = list(dict.fromkeys(open_ones[question] for question in due))[:SHADOWS_AT_ONCE]
+    known |= {question: Asked(known[question].tries + 1, now) for question in due if open_ones[question] in keys}
     order = list(instance.get_dynamic_partitions("studies"))
-    models, read = services.models, {study.study_key: study for study in services.changes.read_studies()}
-    wanted: dict[str, None] = {}
-    for row, since in rows:
-        entry = models.entry(row.label)
-        mine = [k for k, s in read.items() if entry in models.beside(s.modality, s.body_part)]
-        wanted |= dict.fromkeys(services.changes.unasked(row.name, row.version, since, mine))
-    keys = list(wanted)[:SHADOWS_AT_ONCE]
-    return [
+    requests = [
         dg.RunRequest(
-            run_key=f"shadow {group[0]} {group[-1]} {services.now().timestamp():.0f}",
+            run_key=f"shadow {group[0]} {group[-1]} {now:.0f}",
             job_name=SHADOW_JOB,
             tags={**BEHIND, RANGE_START: group[0], RANGE_END: group[-1], DEFER_EVENTS: "true"},
         )
         for group in contiguous(keys, order, 16)
     ]
+    words = f"{len(given_up)} answers of shadow versions are given up: see the runs of {SHADOW_JOB}" if given_up else ""
+    return requests, {question: times for question, times in known.items() if times.tries}, words
 
 
-def request_comparisons(services: Services) -> list[dg.RunRequest]:
-    """A comparison for each pair of versions that has grown by a step since it was requested last."""
+def _unanswered(services: Services) -> dict[str, str]:
+    """ "name@version study" -> study, of every answer that a shadow owes."""
+    rows = [(row, row.promoted_at) for row in services.registry.versions() if row.state == "shadow" and row.promoted_at]
+    if not rows:
+        return {}
+    models, read = services.models, services.changes.read_studies()
+    found = {}
+    for row, since in rows:
+        entry = models.entry(row.label)
+        mine = [study.study_key for study in read if entry in models.beside(study.modality, study.body_part)]
+        found |= {f"{row.label} {key}": key for key in services.changes.unasked(row.name, row.version, since, mine)}
+    return found
+
+
+def request_comparisons(services: Services, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """A comparison for each pair of versions that has grown by a step since it was requested last, or whose run failed."""
     requests = []
-    for old, new in pairs_of(services):
-        count = services.changes.in_common(old, new)
+    for old, new in pairs_of(services.registry.versions()):
+        count, partition = services.changes.in_common(old, new), pair(old, new)
         if count:  # Dagster makes a run of one key once
-            key = f"{pair(old, new)} {reached(count)}"
-            requests.append(dg.RunRequest(run_key=key, job_name=COMPARISON_JOB, partition_key=pair(old, new)))
+            key = f"{partition} {reached(count)} {_failed(instance, partition, services.settings.max_attempts)}"
+            requests.append(dg.RunRequest(run_key=key, job_name=COMPARISON_JOB, partition_key=partition))
     return requests
+
+
+def _failed(instance: dg.DagsterInstance, partition: str, most: int) -> int:
+    """How many runs of a comparison have failed, as far as that is a reason for a further one."""
+    failed = [dg.DagsterRunStatus.FAILURE]
+    runs = dg.RunsFilter(job_name=COMPARISON_JOB, statuses=failed, tags={"dagster/partition": partition})
+    return min(instance.get_runs_count(runs), most)
 
 
 def reached(count: int) -> int:
     """The last step that a growing number of studies has passed: each up to 10, then 15, 20, ... 100, 150, 200, ..."""
     step = max(1, 10 ** (len(str(count)) - 1) // 2)
     return count - count % step
-
-
-def pairs_of(services: Services) -> list[tuple[str, str]]:
-    """(old, new): each active version against those it took the place of, once its backfill is over, and each shadow
-    against the active versions in whose place it would be."""
-    rows = services.registry.versions()
-    active = [(row, entry_of(row)) for row in rows if row.state == "active"]
-    found = [
-        (old, row.label) for row, _ in active if not row.backfill_since for old in filter(None, row.replaced.split(","))
-    ]
-    for row in rows:
-        if row.state == "shadow":
-            mine = set(scopes_of(entry_of(row)))
-            found += [(other.label, row.label) for other, entry in active if mine & set(scopes_of(entry))]
-    return found
 
 
 def _live(instance: dg.DagsterInstance, job: str) -> bool:

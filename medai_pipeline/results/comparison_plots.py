@@ -1,4 +1,4 @@
-"""Two model versions side by side as pictures: PNG bytes, study keys and numbers only."""
+"""Two model versions side by side as pictures: PNG bytes, numbers only, each marked as for research."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def priorities_plot(old: str, new: str, names: Sequence[str], pairs: Sequence[tu
 
 
 def _png(figure: object) -> bytes:
+    figure.supxlabel("Research use only", fontsize=7, color="0.35")  # type: ignore[attr-defined]
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")  # type: ignore[attr-defined]
     return buffer.getvalue()

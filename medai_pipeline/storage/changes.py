@@ -68,6 +68,13 @@ class Changes:
                 for row in connection.execute(query)
             ]
 
+    def revisions(self) -> dict[str, int]:
+        """Study key -> its latest revision."""
+        latest = sa.func.max(studies.c.revision).label("latest")
+        query = sa.select(studies.c.study_key, latest).group_by(studies.c.study_key)
+        with self._engine.connect() as connection:
+            return {row.study_key: row.latest for row in connection.execute(query)}
+
     def running_since_before(self, moment: datetime) -> bool:
         """Whether a run that began before `moment` still works on a study: it may use the versions of then."""
         query = sa.select(sa.exists().where(studies.c.state == StudyState.RUNNING, studies.c.started_at < moment))

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from medai_pipeline.errors import ObjectCorrupt, ObjectMissing, StorageError, StorageFull
@@ -20,6 +21,14 @@ from medai_pipeline.storage.envelope import open_sealed, seal
 _PART = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]{0,199}\Z")
 _TEMPORARY_SUFFIX = ".part"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFacts:
+    """What the disk knows of an object: when it was written (seconds since 1970), and its sealed size in bytes."""
+
+    written_at: float
+    size: int
 
 
 class ObjectStore:
@@ -54,6 +63,12 @@ class ObjectStore:
 
     def exists(self, name: str) -> bool:
         return self._path(name).is_file()
+
+    def facts(self, name: str) -> ObjectFacts:
+        """Age and size without reading it. Raises ObjectMissing."""
+        with _disk(name):
+            found = self._path(name).stat()
+        return ObjectFacts(found.st_mtime, found.st_size)
 
     def delete(self, name: str) -> None:
         """Removes an object; one that is not there is no error."""

@@ -1,4 +1,4 @@
-"""The model registry: versions, their states, and for what each is active. What a card means is not known here.
+"""The model registry: versions, their states, and for what each is active. Of a card it knows an ensemble's members alone.
 
     registered -> shadow, active, retired        shadow -> registered, active, retired
     active -> registered (when another takes its place), retired        retired -> registered (registered again)
@@ -103,6 +103,7 @@ class Registry:
         with self._engine.begin() as connection:
             _lock(connection)
             row = _required(connection, name, version)
+            _require_members(connection, row)
             before = _displaced(connection, row)
             for other in before:
                 lost = sorted(_scopes(connection, other) - _scopes(connection, row))
@@ -125,13 +126,24 @@ class Registry:
         with self._engine.begin() as connection:
             _lock(connection)
             row = _required(connection, name, version)
+            _require_members(connection, row)
             self._move(connection, row, SHADOW, actor, promoted_by=actor, promoted_at=now)
 
     def retire(self, name: str, version: str, actor: str) -> None:
-        """The version answers no more; its results stay. Registering it again brings it back."""
+        """The version answers no more; its results stay. Registering it again brings it back.
+
+        Raises RegistryRefused while an ensemble that answers asks it.
+        """
         with self._engine.begin() as connection:
             _lock(connection)
-            self._move(connection, _required(connection, name, version), RETIRED, actor)
+            row = _required(connection, name, version)
+            users = [other.label for other in _answering(connection) if row.label in other.card.get("members", {})]
+            if users:
+                raise RegistryRefused(
+                    f"{row.label} is a member of {', '.join(users)}, which would ask it all the same: retire that first, "
+                    "or promote another in its place"
+                )
+            self._move(connection, row, RETIRED, actor)
 
     def want_backfill(self, name: str, version: str, actor: str, now: datetime) -> None:
         """Older studies are to be computed again by this version. Raises RegistryRefused unless it is active."""
@@ -226,6 +238,19 @@ def _required(connection: Connection, name: str, version: str) -> ModelRow:
 def _scopes(connection: Connection, row: ModelRow) -> set[Scope]:
     query = sa.select(model_scopes.c.modality, model_scopes.c.body_part).where(_of(model_scopes, row))
     return {(found.modality, found.body_part) for found in connection.execute(query)}
+
+
+def _answering(connection: Connection) -> list[ModelRow]:
+    query = sa.select(models).where(models.c.state.in_((ACTIVE, SHADOW)))
+    return [ModelRow.of(row) for row in connection.execute(query)]
+
+
+def _require_members(connection: Connection, row: ModelRow) -> None:
+    """Raises RegistryRefused when an ensemble would ask a version that is retired."""
+    for label in row.card.get("members", {}):
+        member = _required(connection, *label.split("@", 1))
+        if member.state == RETIRED:
+            raise RegistryRefused(f"{row.label} asks {label}, which is retired: register {label} again first")
 
 
 def _displaced(connection: Connection, row: ModelRow) -> list[ModelRow]:

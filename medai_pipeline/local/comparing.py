@@ -1,0 +1,118 @@
+"""`medai models compare`: what two versions say of the same studies, for a person at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from medai_pipeline.errors import ModelError
+from medai_pipeline.registering import compared, pairs_of
+from medai_pipeline.stages.comparison import Comparison, pictures
+
+if TYPE_CHECKING:
+    from medai_pipeline.services import Services
+
+SHOWN = 20  # studies a table
+
+
+def comparison(services: Services, one: str, other: str = "") -> Comparison:
+    """`one` against `other` (name@version each); without `other` against the version that it replaced, or is to replace.
+
+    Raises ModelNotFound for what is not registered, ModelError when there is nothing to compare with.
+    """
+    rows = services.registry.versions()
+    for label in filter(None, (one, other)):
+        services.registry.version(*_parts(label))
+    old, new = (one, other) if other else _pair(one, pairs_of(rows))
+    found = compared(services.changes, old, new, services.settings.triage_rules)
+    if not found.moves:
+        raise ModelError(
+            f"no study was read by both {old} and {new}: a shadow reads new studies, a promotion the older ones as well"
+        )
+    return found
+
+
+def _parts(label: str) -> tuple[str, str]:
+    from medai_pipeline.local.model_commands import split
+
+    return split(label)
+
+
+def _pair(label: str, pairs: list[tuple[str, str]]) -> tuple[str, str]:
+    for pair in pairs:
+        if label == pair[1]:
+            return pair
+    raise ModelError(
+        f"{label} is no shadow, and no active version that took the place of another: name both, "
+        "`medai models compare OLD NEW`"
+    )
+
+
+def as_tables(found: Comparison) -> Iterator[Table]:
+    """Findings, then the studies whose priority moved, then the findings that flipped."""
+    table = Table(
+        "finding", "studies", "present", "", "now present", "now absent", "mean shift", "greatest",
+        title=f"{found.old} -> {found.new}", title_justify="left", header_style="bold",
+    )  # fmt: skip
+    for row in found.by_finding():
+        present = f"{row.old_present} -> {row.new_present}"
+        share = f"{row.new_present - row.old_present:+d}" if row.new_present != row.old_present else ""
+        shifts = f"{row.mean_shift:+.3f}", f"{row.greatest_shift:.3f}"
+        table.add_row(row.label, str(row.studies), present, share, str(row.appeared), str(row.vanished), *shifts)
+    yield table
+    if found.moved:
+        yield _studies(
+            f"priorities that moved{_of(len(found.moved))}",
+            ("study", found.old, found.new),
+            [(move.study_key, move.old.value, move.new.value) for move in found.moved[:SHOWN]],
+        )
+    if found.flips:
+        yield _studies(
+            f"findings that flipped{_of(len(found.flips))}",
+            ("study", "finding", found.old, found.new),
+            [(s.study_key, s.label, f"{s.old:.3f}", f"{s.new:.3f}") for s in found.flips[:SHOWN]],
+        )
+
+
+def in_words(found: Comparison) -> str:
+    """The whole in one sentence."""
+    rose, fell = sum(move.rise > 0 for move in found.moves), sum(move.rise < 0 for move in found.moves)
+    return f"{len(found.moves)} studies read by both: {len(found.flips)} findings flipped, {rose} priorities rose, {fell} fell"
+
+
+def as_json(found: Comparison) -> dict[str, Any]:
+    """All of it, for programs."""
+    return {
+        "old": found.old,
+        "new": found.new,
+        "findings": [
+            {"study": s.study_key, "finding": s.label, "old": s.old, "new": s.new,
+             "old_present": s.old_present, "new_present": s.new_present} for s in found.shifts
+        ],
+        "priorities": [{"study": m.study_key, "old": m.old.value, "new": m.new.value} for m in found.moves],
+    }  # fmt: skip
+
+
+def write_plots(found: Comparison, folder: Path) -> list[Path]:
+    """probabilities.png and priorities.png in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, png in pictures(found).items():
+        path = folder / f"{name}.png"
+        path.write_bytes(png)
+        paths.append(path)
+    return paths
+
+
+def _of(count: int) -> str:
+    return f" (first {SHOWN} of {count})" if count > SHOWN else ""
+
+
+def _studies(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(*heads, title=title, title_justify="left", header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    return table

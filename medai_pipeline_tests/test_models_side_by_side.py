@@ -1,0 +1,113 @@
+"""What two versions say of the same studies: compared after a promotion, and while one stands in the shadow of the other."""
+
+from __future__ import annotations
+
+import json
+
+from PIL import Image
+
+from medai_pipeline.local import comparing
+from medai_pipeline.models.catalog import entry
+from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, SHADOW_JOB
+from medai_pipeline.orchestration.model_sensors import Asked, reached, request_comparisons, request_shadows
+from medai_pipeline.orchestration.partitions import DEFER_EVENTS, RANGE_START
+from medai_pipeline.registering import compared, pairs_of
+from medai_pipeline_tests.pipeline import Pipeline
+from medai_pipeline_tests.versions_in_use import FILM, FILM2, Models, film
+
+
+def test_two_versions_are_compared_study_by_study(pipeline: Pipeline, models: Models) -> None:
+    keys = pipeline.send(film(571, ("Pneumothorax",)), film(572))
+    pipeline.work()
+    models.promote(models.register("2"))
+    (request,) = models.sensor()
+    models.backfill(request)
+    models.sensor()
+    (wanted,) = models.sensor("model_followers")
+    assert wanted.partition_key == f"{FILM}..{FILM2}"
+    job = pipeline.definitions.resolve_job_def(COMPARISON_JOB)
+    result = job.execute_in_process(instance=pipeline.instance, partition_key=wanted.partition_key)
+    (event,) = result.asset_materializations_for_node("model_comparison")
+    metadata = {name: value.value for name, value in event.metadata.items()}
+    assert metadata["studies"] == 2
+    assert metadata["findings that flipped"] > 0  # every logit rose by 3
+    rows = [record.data for record in metadata["by finding"]]
+    assert [row["finding"] for row in rows] == sorted(entry(FILM).classes)
+    assert all(row["mean shift"] > 0 for row in rows)
+    assert metadata["probabilities"].startswith("![plot](data:image/png;base64,")
+    found = comparing.comparison(models.services, FILM2)  # against what it took the place of
+    assert (found.old, found.new) == (FILM, FILM2)
+    assert found == compared(models.services.changes, FILM, FILM2, None)
+    said = "\n".join(str(cell) for table in comparing.as_tables(found) for c in table.columns for cell in c.cells)
+    assert {*keys, *entry(FILM).classes} <= set(said.splitlines())
+    assert comparing.in_words(found).startswith(f"2 studies read by both: {len(found.flips)} findings flipped")
+    pictures = comparing.write_plots(found, models.folder / "plots")
+    assert [Image.open(path).size > (300, 250) for path in pictures] == [True, True]
+    assert {move.study_key for move in found.moves} == set(keys)
+    assert all(shift.new > shift.old for shift in found.shifts)
+
+
+def test_a_shadow_is_asked_beside_and_the_worklist_does_not_know_it(pipeline: Pipeline, models: Models) -> None:
+    (old,) = pipeline.send(film(581))
+    pipeline.work()
+    label = models.register("2")
+    models.services.registry.shadow(*label.split("@"), "ann", pipeline.now())
+    (new,) = pipeline.send(film(582))
+    pipeline.work()
+    before = json.dumps([str(row) for row in models.services.worklist.worklist()])
+    (request,) = [r for r in models.sensor("model_followers") if r.job_name == SHADOW_JOB]
+    assert (request.tags[DEFER_EVENTS], request.tags[RANGE_START]) == ("true", new)
+    job = pipeline.definitions.resolve_job_def(SHADOW_JOB)
+    assert job.execute_in_process(instance=pipeline.instance, tags=dict(request.tags)).success
+    assert models.results(new) == [("1", "primary"), ("2", "shadow")]
+    assert models.results(old) == [("1", "primary")]  # only new studies
+    assert json.dumps([str(row) for row in models.services.worklist.worklist()]) == before
+    assert list(models.services.objects.names(f"kept/predictions/{new}/"))  # for its promotion
+    assert pairs_of(models.services.registry.versions()) == [(FILM, FILM2)]
+    (comparison,) = models.sensor("model_followers")
+    assert (comparison.job_name, comparison.partition_key) == (COMPARISON_JOB, f"{FILM}..{FILM2}")
+
+
+def test_a_shadow_that_cannot_answer_is_asked_a_few_times_and_not_for_ever(pipeline: Pipeline, models: Models) -> None:
+    label = models.register("2")
+    models.services.registry.shadow(*label.split("@"), "ann", pipeline.now())
+    (key,) = pipeline.send(film(585))
+    pipeline.work()
+    for stored in (models.services.settings.models_path / "objects").iterdir():
+        stored.unlink()
+    job, instance = pipeline.definitions.resolve_job_def(SHADOW_JOB), pipeline.instance
+    asked: dict[str, Asked] = {}
+    for tries in range(1, models.services.settings.max_attempts + 1):
+        (request,), asked, _ = request_shadows(models.services, instance, asked)
+        assert asked == {f"{label} {key}": Asked(tries, asked[f"{label} {key}"].at)}
+        if tries == 1:
+            assert job.execute_in_process(instance=instance, tags=dict(request.tags)).success
+            assert models.results(key) == [("1", "primary")]
+    requests, asked, words = request_shadows(models.services, instance, asked)
+    assert requests == [] and "1 answers of shadow versions are given up" in words
+    (other,) = pipeline.send(film(586))
+    pipeline.work()
+    (request,), asked, _ = request_shadows(models.services, instance, asked)  # a new study is asked about all the same
+    assert request.tags[RANGE_START] == other
+    models.services.registry.retire(*label.split("@"), "ann")
+    assert request_shadows(models.services, instance, asked) == ([], {}, "")
+
+
+def test_a_comparison_whose_run_was_killed_is_made_again(pipeline: Pipeline, models: Models) -> None:
+    pipeline.send(film(587))
+    pipeline.work()
+    models.promote(models.register("2"))
+    models.backfill(models.sensor()[0])
+    models.sensor()
+    (first,) = request_comparisons(models.services, pipeline.instance)
+    job = pipeline.definitions.resolve_job_def(COMPARISON_JOB)
+    pipeline.instance.add_dynamic_partitions("model_pairs", [first.partition_key or ""])
+    run = pipeline.instance.create_run_for_job(job, tags={"dagster/partition": first.partition_key or ""})
+    assert [r.run_key for r in request_comparisons(models.services, pipeline.instance)] == [first.run_key]
+    pipeline.instance.report_run_failed(run, "its worker was killed")
+    (again,) = request_comparisons(models.services, pipeline.instance)
+    assert (again.partition_key, again.run_key == first.run_key) == (first.partition_key, False)
+
+
+def test_a_comparison_is_made_anew_in_growing_steps() -> None:
+    assert [reached(n) for n in (1, 9, 10, 14, 99, 100, 149, 1234)] == [1, 9, 10, 10, 95, 100, 100, 1000]
