@@ -65,7 +65,8 @@ class Archive:
 
 
 @contextmanager
-def archive(folder: Path, move_ae: str = "MEDAI") -> Iterator[Archive]:
+def archive(folder: Path, move_ae: str = "MEDAI", prefers: str = "+xy") -> Iterator[Archive]:
+    """`prefers`: the compressed transfer syntax that it takes beside the plain ones (an option of dcmqrscp)."""
     storage = folder / "archive"
     storage.mkdir()
     running = Archive(free_port(), storage, move_ae, free_port(), folder / "dcmqrscp.log")
@@ -74,7 +75,7 @@ def archive(folder: Path, move_ae: str = "MEDAI") -> Iterator[Archive]:
     configuration.write_text(CONFIGURATION.format(port=running.port, hosts=host, title=ARCHIVE, folder=storage))
     with (
         running.log.open("wb") as log,
-        served([program("dcmqrscp"), "+xy", "-xy", "-c", str(configuration)], log) as process,
+        served([program("dcmqrscp"), prefers, "-c", str(configuration)], log) as process,
     ):
         answering(running.node, process)
         yield running

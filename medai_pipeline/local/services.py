@@ -39,8 +39,9 @@ Table = Callable[[Context], Sequence[Sequence[Service]]]
 
 
 def dagster_services(context: Context) -> Sequence[Sequence[Service]]:
-    """Code server and worker; then daemon and web page."""
-    return ((code_server(context), worker(context)), (daemon(context), webserver(context)))
+    """Code server and worker; then daemon and web page, and what takes in files where the settings say so."""
+    taking_in = (receiver(context),) if context.settings.receives else ()
+    return ((code_server(context), worker(context)), (daemon(context), webserver(context), *taking_in))
 
 
 def code_server(context: Context, module: str = CODE_MODULE) -> Service:
@@ -101,6 +102,19 @@ def webserver(context: Context) -> Service:
         environment=context.environment,
         shown=f"http://{LOOPBACK}:{port}",
         start_timeout_s=120,
+    )
+
+
+def receiver(context: Context) -> Service:
+    """C-STORE and inbox. What it has acknowledged is in the spool: it may be killed at any time."""
+    settings = context.settings
+    ways = [f"{settings.scp_address}:{settings.scp_port}"] if settings.scp_port else []
+    return Service(
+        name="receive",
+        command=(context.python, "-m", "medai_pipeline.local.receiving"),
+        ready=lambda: settings.scp_port is None or answers(settings.scp_port, settings.scp_address),
+        environment=context.environment,
+        shown=", ".join(ways + ([settings.inbox] if settings.inbox else [])),
     )
 
 
