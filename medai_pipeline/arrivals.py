@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from medai_pipeline.errors import PacsNotFound
-from medai_pipeline.pacs.orthanc import united
+from medai_pipeline.pacs.seam import Pacs, united
 from medai_pipeline.records import Identity
 
 ACTOR = "pipeline:sensor"
@@ -40,7 +40,7 @@ class Cursor:
 class Watch:
     """What noticing needs: the PACS, the rows, the vault, the site's keys, and the two waiting times."""
 
-    pacs: Any
+    pacs: Pacs
     lifecycle: Any
     vault: Any
     study_key: Callable[[str], str]

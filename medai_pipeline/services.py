@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medai_pipeline.arrivals import Watch
     from medai_pipeline.dicom.deidentify import Deidentifier
     from medai_pipeline.models.catalog import ModelSet
-    from medai_pipeline.pacs.orthanc import Orthanc
+    from medai_pipeline.pacs.seam import Pacs
     from medai_pipeline.stages import Drawing, Inference
     from medai_pipeline.storage.audit import Audit
     from medai_pipeline.storage.changes import Changes
@@ -92,12 +92,23 @@ class Services:
         return ObjectStore(self.settings.objects_path, self.keys.objects)
 
     @cached_property
-    def pacs(self) -> Orthanc:
+    def pacs(self) -> Pacs:
         from medai_pipeline.pacs.orthanc import Orthanc
 
+        if self.settings.pacs:
+            return self._dicom_pacs(self.settings.pacs)
         if not self.settings.orthanc_url:
             raise SettingsError("ORTHANC_URL is not set and no local stack gave one: start it with `medai up`")
         return Orthanc(self.settings.orthanc_url, self.settings.orthanc_username, self.settings.orthanc_password or "")
+
+    def _dicom_pacs(self, name: str) -> Pacs:
+        from medai_pipeline.pacs.dicom_fetch import Way
+        from medai_pipeline.pacs.dicom_pacs import DicomPacs
+        from medai_pipeline.pacs.node import parse_node
+
+        known = self.settings
+        way = Way(known.pacs_move_port, known.scp_address, known.tls if known.scp_tls else None)
+        return DicomPacs(parse_node(name, known.aet, known.tls), known.pacs_days, way)
 
     @cached_property
     def deidentifier(self) -> Deidentifier:

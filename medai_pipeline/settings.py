@@ -10,13 +10,16 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
 
 from medai_pipeline.dicom.options import parse_options
 from medai_pipeline.errors import SettingsError
 from medai_pipeline.explain.methods import ALL_METHODS
+from medai_pipeline.pacs.node import check_title, parse_node
+from medai_pipeline.pacs.peers import parse_peers
+from medai_pipeline.pacs.tls import TlsFiles
 from medai_pipeline.triage.rules import rules_at
 
 
@@ -37,6 +40,14 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _file(text: str) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+def _address(text: str) -> str:
+    return str(ip_address(text))
+
+
 def _days(text: str) -> float | None:
     return float(text) if text else None
 
@@ -44,6 +55,21 @@ def _days(text: str) -> float | None:
 def _addresses(text: str) -> str:
     """IPv4 addresses with commas: what DICOM listeners of the local Orthanc see."""
     return ",".join(str(IPv4Address(part.strip())) for part in text.split(",") if part.strip())
+
+
+def _node(text: str) -> str | None:
+    if text:
+        parse_node(text)
+    return text or None
+
+
+def _peers(text: str) -> str:
+    parse_peers(text)
+    return text
+
+
+def _port(text: str) -> int | None:
+    return int(text) if text else None
 
 
 def _options(text: str) -> str:
@@ -96,6 +122,19 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("ORTHANC_URL", "", _optional, "the PACS; empty: an Orthanc binary is started on loopback"),
     Setting("ORTHANC_USERNAME", "medai", str, "user at the PACS"),
     Setting("ORTHANC_PASSWORD", "", _optional, "password at the PACS; empty: made at random for the local Orthanc"),
+    Setting(
+        "MEDAI_PACS",
+        "",
+        _node,
+        "a PACS without Orthanc, by DICOM alone: dicom://AET@HOST:PORT, or dicoms:// for TLS; empty: ORTHANC_URL",
+    ),
+    Setting("MEDAI_PACS_DAYS", "2", int, "with MEDAI_PACS: studies of today and so many days before are looked for"),
+    Setting(
+        "MEDAI_PACS_MOVE_PORT",
+        "",
+        _port,
+        "with MEDAI_PACS: the port where images come by C-MOVE to MEDAI_AET, at MEDAI_SCP_ADDRESS; empty: by C-GET",
+    ),
     Setting("MODEL_PATH", "", _optional, "weights that the site supplies; empty: MEDAI_HOME/models"),
     Setting(
         "MEDAI_MODELS",
@@ -182,6 +221,28 @@ SETTINGS: tuple[Setting, ...] = (
         _addresses,
         "IP addresses, with commas, of other machines that may C-STORE to the local Orthanc; all others are refused",
     ),
+    Setting("MEDAI_AET", "MEDAI", check_title, "our AE title, where we ask and where we receive"),
+    Setting("MEDAI_SCP_PORT", "", _port, "port where we take C-STORE and pass it on to the PACS; empty: off"),
+    Setting("MEDAI_SCP_ADDRESS", "127.0.0.1", _address, "address of this machine where we take C-STORE"),
+    Setting(
+        "MEDAI_SCP_PEERS",
+        "",
+        _peers,
+        "who may C-STORE to us: AET@ADDRESS with commas, AET or *, an IP address or network; empty: this machine",
+    ),
+    Setting("MEDAI_SCP_ASSOCIATIONS", "10", int, "at most so many associations at once where we take C-STORE"),
+    Setting("MEDAI_SCP_TLS", "false", _flag, "take C-STORE by TLS alone, with the certificate below"),
+    Setting(
+        "MEDAI_INBOX", "", _optional, "a folder whose DICOM files are passed on to the PACS and taken away; empty: none"
+    ),
+    Setting("MEDAI_TLS_CERTIFICATE", "", _file, "our certificate for DICOM by TLS, with its chain (PEM)"),
+    Setting("MEDAI_TLS_KEY", "", _file, "its private key (PEM, not encrypted); empty: in the certificate's file"),
+    Setting(
+        "MEDAI_TLS_AUTHORITIES",
+        "",
+        _file,
+        "authorities that sign our peers' certificates (PEM): who sends to us then needs one; empty: the system's",
+    ),
     Setting("MEDAI_WORKERS", "1", int, "warm worker processes on this machine, and runs at once"),
     Setting("MEDAI_BROKER_URL", "", _optional, "Celery broker of the warm workers; empty: the Postgres above"),
     Setting(
@@ -202,6 +263,9 @@ class Settings:
     orthanc_url: str | None
     orthanc_username: str
     orthanc_password: str | None
+    pacs: str | None
+    pacs_days: int
+    pacs_move_port: int | None
     model_path: str | None
     models: tuple[str, ...]
     gpu_enabled: bool
@@ -230,6 +294,16 @@ class Settings:
     orthanc_port: int
     dicom_port: int
     dicom_senders: str
+    aet: str
+    scp_port: int | None
+    scp_address: str
+    scp_peers: str
+    scp_associations: int
+    scp_tls: bool
+    inbox: str | None
+    tls_certificate: Path | None
+    tls_key: Path | None
+    tls_authorities: Path | None
     workers: int
     broker_url: str | None
     log_level: str
@@ -258,6 +332,16 @@ class Settings:
     def key_path(self) -> Path:
         return Path(self.key_file).resolve() if self.key_file else self.home_path / "keys" / "site.key"
 
+    @property
+    def tls(self) -> TlsFiles:
+        """What DICOM by TLS uses, in and out."""
+        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_authorities)
+
+    @property
+    def receives(self) -> bool:
+        """Whether something may come in beside the PACS: by C-STORE, or through the inbox."""
+        return self.scp_port is not None or self.inbox is not None
+
 
 def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     """Settings from the environment (default: the process's, over `.env`); `overrides` by attribute win over all.
@@ -282,10 +366,17 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
     return settings
 
 
-_AT_LEAST_ONE = ("studies_per_run", "fetch_concurrency", "max_attempts", "sensor_seconds", "workers")
+_AT_LEAST_ONE = (
+    "studies_per_run",
+    "fetch_concurrency",
+    "max_attempts",
+    "sensor_seconds",
+    "workers",
+    "scp_associations",
+)
 _MORE_THAN_NOTHING = ("reading_limit_hours", "reading_minutes")
-_NOT_NEGATIVE = ("stable_seconds", "reconcile_seconds", "retry_seconds", "history_days", "kept_days")
-_PORTS = ("web_port", "code_port", "orthanc_port", "dicom_port")
+_NOT_NEGATIVE = ("stable_seconds", "reconcile_seconds", "retry_seconds", "history_days", "kept_days", "pacs_days")
+_PORTS = ("web_port", "code_port", "orthanc_port", "dicom_port", "scp_port", "pacs_move_port")
 
 
 def _validate(settings: Settings) -> None:
@@ -293,6 +384,10 @@ def _validate(settings: Settings) -> None:
     wrong = [] if 0 <= settings.gradcam_alpha <= 1 else ["GRADCAM_ALPHA must lie between 0 and 1"]
     if settings.gradcam_colormap.lower() not in COLORMAPS:
         wrong.append(f"GRADCAM_COLORMAP must be one of {', '.join(COLORMAPS)}")
+    if settings.scp_tls and not settings.tls_certificate:
+        wrong.append("MEDAI_SCP_TLS needs MEDAI_TLS_CERTIFICATE and MEDAI_TLS_KEY")
+    if settings.pacs and settings.orthanc_url:
+        wrong.append("MEDAI_PACS and ORTHANC_URL both name a PACS: set one of them")
     if settings.log_level not in LOG_LEVELS:
         wrong.append(f"MEDAI_LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
     rules: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (

@@ -10,7 +10,7 @@ from medai_pipeline.settings import Settings
 
 FILE = "attached.settings"
 DATABASE = ("database_url",)
-PACS = ("orthanc_url", "orthanc_username", "orthanc_password")
+PACS = ("orthanc_url", "orthanc_username", "orthanc_password", "pacs", "aet")
 
 
 def write(home: Home, settings: Settings) -> None:
@@ -32,5 +32,5 @@ def attached_settings(settings: Settings) -> Settings:
     if not path.is_file():
         return settings
     told = json.loads(path.read_text())
-    names = (() if settings.database_url else DATABASE) + (() if settings.orthanc_url else PACS)
-    return dataclasses.replace(settings, **{name: told[name] for name in names})
+    names = (() if settings.database_url else DATABASE) + (() if settings.orthanc_url or settings.pacs else PACS)
+    return dataclasses.replace(settings, **{name: told[name] for name in names if name in told})

@@ -39,10 +39,10 @@ def require_distinct(ports: dict[str, int]) -> None:
         seen[port] = setting
 
 
-def answers(port: int) -> bool:
-    """Whether something accepts connections on loopback."""
+def answers(port: int, address: str = LOOPBACK) -> bool:
+    """Whether something accepts connections, on loopback or at an address of this machine."""
     try:
-        with socket.create_connection((LOOPBACK, port), timeout=1):
+        with socket.create_connection((address, port), timeout=1):
             return True
     except OSError:
         return False

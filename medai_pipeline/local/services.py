@@ -39,8 +39,10 @@ Table = Callable[[Context], Sequence[Sequence[Service]]]
 
 
 def dagster_services(context: Context) -> Sequence[Sequence[Service]]:
-    """Code server and worker; then daemon and web page; when all serve, what may wait."""
-    return ((code_server(context), worker(context)), (daemon(context), webserver(context)), (preparing(context),))
+    """Code server and worker; then daemon and web page, and what takes in files where so set; when all serve, what may wait."""
+    taking_in = (receiver(context),) if context.settings.receives else ()
+    first, then = (code_server(context), worker(context)), (daemon(context), webserver(context), *taking_in)
+    return (first, then, (preparing(context),))
 
 
 def code_server(context: Context, module: str = CODE_MODULE) -> Service:
@@ -114,6 +116,19 @@ def webserver(context: Context) -> Service:
         environment=context.environment,
         shown=f"http://{LOOPBACK}:{port}",
         start_timeout_s=120,
+    )
+
+
+def receiver(context: Context) -> Service:
+    """C-STORE and inbox. What it has acknowledged is in the spool: it may be killed at any time."""
+    settings = context.settings
+    ways = [f"{settings.scp_address}:{settings.scp_port}"] if settings.scp_port else []
+    return Service(
+        name="receive",
+        command=(context.python, "-m", "medai_pipeline.local.receiving"),
+        ready=lambda: settings.scp_port is None or answers(settings.scp_port, settings.scp_address),
+        environment=context.environment,
+        shown=", ".join(ways + ([settings.inbox] if settings.inbox else [])),
     )
 
 

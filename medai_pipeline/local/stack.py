@@ -142,13 +142,15 @@ class Stack:
         for group in self._services(context):
             self._supervisor.start(*group)
         self._echo(f"studies    http://{ports.LOOPBACK}:{self.settings.web_port}")
-        self._echo(f"PACS       {self.settings.orthanc_url}")
+        self._echo(f"PACS       {self.settings.pacs or self.settings.orthanc_url}")
         self._echo(f"logs       {self.home.logs}")
 
     def _require_ports(self) -> None:
         wanted = {"MEDAI_WEB_PORT": self.settings.web_port, "MEDAI_CODE_PORT": self.settings.code_port}
-        if not self._given.orthanc_url:
+        if not self._given.orthanc_url and not self._given.pacs:
             wanted |= {"MEDAI_ORTHANC_PORT": self.settings.orthanc_port, "MEDAI_DICOM_PORT": self.settings.dicom_port}
+        optional = {"MEDAI_SCP_PORT": self.settings.scp_port, "MEDAI_PACS_MOVE_PORT": self.settings.pacs_move_port}
+        wanted |= {setting: port for setting, port in optional.items() if port is not None}
         ports.require_distinct(wanted)
         for setting, port in wanted.items():
             ports.require_free(port, setting)
@@ -191,7 +193,7 @@ class Stack:
             services.engine.dispose()
 
     def _start_orthanc(self) -> None:
-        if self.settings.orthanc_url:
+        if self.settings.orthanc_url or self.settings.pacs:
             return
         settings = self.settings
         orthanc = LocalOrthanc(

@@ -25,29 +25,11 @@ from typing import Any
 from medai_pipeline.errors import PacsError, PacsNotFound, PacsUnauthorized, PacsUnreachable
 from medai_pipeline.pacs.parallel import ordered
 from medai_pipeline.pacs.records import Change, Changes, PacsInstance, PacsStudy, SourceDigest, UploadResult
+from medai_pipeline.pacs.seam import digest_of, nothing, united
 from medai_pipeline.pacs.wire import Wire
 
 PAGE = 100
 IN_FLIGHT_BYTES = 256 * 2**20
-
-
-def united(studies: Iterable[PacsStudy]) -> PacsStudy:
-    """Several Orthanc studies with one StudyInstanceUID as one, all instances counted. It names no patient when they differ."""
-    parts = sorted(studies, key=lambda study: study.orthanc_id)
-    if len(parts) == 1:
-        return parts[0]
-    counts = [part.instance_count for part in parts if part.instance_count is not None]
-    return PacsStudy(
-        orthanc_id="",
-        study_instance_uid=parts[0].study_instance_uid,
-        last_update=max(part.last_update for part in parts),
-        instance_count=sum(counts) if len(counts) == len(parts) else None,
-    )
-
-
-def nothing(_: PacsInstance) -> bool:
-    """Ignore no instance."""
-    return False
 
 
 class Orthanc:
@@ -151,11 +133,7 @@ class Orthanc:
         changed instance. No instance left gives the digest of nothing, count 0.
         """
         chosen = [instance for instance in self.instances(*orthanc_ids) if not ignore(instance)]
-        pairs = list(ordered(self._md5, chosen, concurrency))
-        digest = hashlib.sha256()
-        for instance, md5 in pairs:
-            digest.update(f"{instance.sop_instance_uid}\0{md5}\n".encode())
-        return SourceDigest(digest.hexdigest(), tuple(chosen), tuple(md5 for _, md5 in pairs))
+        return digest_of(ordered(self._md5, chosen, concurrency))
 
     @staticmethod
     def fingerprint(study: PacsStudy) -> str:

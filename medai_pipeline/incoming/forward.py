@@ -1,0 +1,90 @@
+"""From the spool to the PACS: what is kept leaves it only when the PACS has it, or has refused it for good."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from medai_pipeline.errors import MedaiError, ObjectMissing, StorageError
+from medai_pipeline.incoming.spool import Spool
+from medai_pipeline.pacs.records import UploadResult
+
+log = logging.getLogger(__name__)
+BATCH_FILES, BATCH_BYTES = 32, 64 * 2**20
+IDLE_S = 0.5
+LONGEST_WAIT_S = 30.0
+
+
+class Uploading(Protocol):
+    """What forwarding needs of a PACS."""
+
+    def upload_many(self, items: Sequence[bytes], concurrency: int = 8) -> list[UploadResult]: ...
+
+
+@dataclass
+class Forwarder:
+    """`wake` is set by whoever keeps something, so that it does not wait for the next look."""
+
+    spool: Spool
+    pacs: Uploading
+    wake: threading.Event = field(default_factory=threading.Event)
+    _unreadable: set[str] = field(default_factory=set)
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop`. A PACS that does not answer is tried again, at most every half minute."""
+        wait = IDLE_S
+        while not stop.is_set():
+            try:
+                self.forward()
+                wait = IDLE_S
+            except MedaiError as error:
+                wait = min(2 * wait, LONGEST_WAIT_S)
+                log.error("what came in waits, and is tried again in %.0f s: %s", wait, error.reason)
+                stop.wait(wait)
+                continue
+            self.wake.wait(wait)
+            self.wake.clear()
+
+    def forward(self) -> int:
+        """Everything that waits, once; how many files the PACS took. Raises PacsError, StorageError; nothing is lost."""
+        taken = 0
+        for batch in self._batches():
+            results = self.pacs.upload_many([data for _, data in batch])
+            for (digest, data), result in zip(batch, results, strict=True):
+                if not result.stored:
+                    self.spool.set_aside(data, f"the PACS refused it: {result.reason}")
+                    log.warning("a file is in quarantine: the PACS refused it: %s", result.reason)
+                self.spool.done(digest)
+                taken += result.stored
+        return taken
+
+    def _batches(self) -> Iterator[list[tuple[str, bytes]]]:
+        batch: list[tuple[str, bytes]] = []
+        size = 0
+        for digest in self.spool.waiting():
+            data = self._read(digest)
+            if data is None:
+                continue
+            if batch and (len(batch) >= BATCH_FILES or size + len(data) > BATCH_BYTES):
+                yield batch
+                batch, size = [], 0
+            batch.append((digest, data))
+            size += len(data)
+        if batch:
+            yield batch
+
+    def _read(self, digest: str) -> bytes | None:
+        """None for one that cannot be read, which never holds up the others; it is said once and stays."""
+        if digest in self._unreadable:
+            return None
+        try:
+            return self.spool.read(digest)
+        except ObjectMissing:
+            return None  # another process has passed it on
+        except StorageError as error:
+            self._unreadable.add(digest)
+            log.error(error.reason)
+            return None

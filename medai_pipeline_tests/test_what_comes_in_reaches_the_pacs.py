@@ -1,0 +1,300 @@
+"""The second way in: acknowledged is durable, nothing lies in clear, all of it ends in the PACS, or in quarantine with a reason."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from medai_pipeline.errors import ObjectMissing, PacsUnreachable, StorageFull
+from medai_pipeline.incoming.forward import Forwarder
+from medai_pipeline.incoming.inbox import Inbox
+from medai_pipeline.incoming.spool import Spool
+from medai_pipeline.local.ports import free_port
+from medai_pipeline.pacs.dimse import store
+from medai_pipeline.pacs.orthanc import Orthanc
+from medai_pipeline.pacs.records import UploadResult
+from medai_pipeline.storage.keys import SiteKeys
+from medai_pipeline.storage.objects import ObjectStore
+from medai_pipeline_tests.orthanc import RunningOrthanc, file_bytes, made_study
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(ObjectStore(tmp_path / "objects", os.urandom(32)))
+
+
+@pytest.fixture
+def inbox(tmp_path: Path, spool: Spool) -> Inbox:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return Inbox(folder, spool, quiet_s=0.0, patience_s=60.0)
+
+
+def until(condition: Callable[[], bool], within_s: float = 60) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def instances_in(pacs: Orthanc, study: str) -> int:
+    found = pacs.find_study(study)
+    return (found.instance_count or 0) if found else 0
+
+
+# the spool and the PACS --------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_goes_to_the_pacs_and_leaves_the_spool(spool: Spool, pacs: Orthanc) -> None:
+    datasets = made_study(3)
+    for dataset in datasets:
+        spool.keep(file_bytes(dataset))
+    spool.keep(file_bytes(datasets[0]))  # sent twice: one file
+    assert len(spool.waiting()) == 3
+    assert Forwarder(spool, pacs).forward() == 3
+    assert spool.waiting() == [] and spool.quarantine() == []
+    assert instances_in(pacs, datasets[0].StudyInstanceUID) == 3
+
+
+def test_what_the_pacs_refuses_is_in_quarantine_with_its_reason_and_the_rest_goes_on(
+    spool: Spool, pacs: Orthanc
+) -> None:
+    (good,) = made_study(1)
+    spool.keep(b"no DICOM at all")
+    spool.keep(file_bytes(good))
+    assert Forwarder(spool, pacs).forward() == 1
+    (aside,) = spool.quarantine()
+    assert "Bad file format" in aside.reason and aside.since
+    assert spool.quarantined(aside.digest) == b"no DICOM at all"
+    spool.try_again(aside.digest)
+    assert (len(spool.waiting()), spool.quarantine()) == (1, [])
+    assert Forwarder(spool, pacs).forward() == 0
+    (aside,) = spool.quarantine()
+    spool.forget(aside.digest)
+    with pytest.raises(ObjectMissing):
+        spool.quarantined(aside.digest)
+
+
+def test_a_pacs_that_does_not_answer_loses_nothing_and_is_tried_again(spool: Spool, pacs: Orthanc, caplog) -> None:
+    class Awakening:
+        """A PACS that is down at first."""
+
+        asked = 0
+
+        def upload_many(self, items, concurrency: int = 8) -> list[UploadResult]:
+            self.asked += 1
+            if self.asked < 3:
+                raise PacsUnreachable("the PACS does not answer")
+            return pacs.upload_many(items)
+
+    datasets = made_study(2)
+    for dataset in datasets:
+        spool.keep(file_bytes(dataset))
+    stop = threading.Event()
+    running = threading.Thread(target=Forwarder(spool, Awakening()).run, args=(stop,))
+    running.start()
+    until(lambda: instances_in(pacs, datasets[0].StudyInstanceUID) == 2 and not spool.waiting())
+    stop.set()
+    running.join()
+    assert "does not answer" in caplog.text
+
+
+def test_an_entry_that_cannot_be_opened_holds_up_nobody(spool: Spool, pacs: Orthanc, tmp_path: Path) -> None:
+    bad, good = made_study(2)
+    spool.keep(file_bytes(bad))
+    (damaged,) = (tmp_path / "objects" / "incoming" / "waiting").iterdir()
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    spool.keep(file_bytes(good))
+    forwarder = Forwarder(spool, pacs)
+    assert [forwarder.forward(), forwarder.forward()] == [1, 0]
+    assert spool.waiting() == [damaged.name]
+
+
+# the inbox ---------------------------------------------------------------------------------------------------
+
+
+def test_dropped_files_are_taken_from_the_folder_and_its_folders(inbox: Inbox, spool: Spool, pacs: Orthanc) -> None:
+    datasets = made_study(3)
+    inside = inbox.folder / "DOE^JANE" / "series 1"
+    inside.mkdir(parents=True)
+    for number, dataset in enumerate(datasets):
+        ((inside if number else inbox.folder) / f"IM{number}").write_bytes(file_bytes(dataset))
+    looked = inbox.look(0.0)
+    assert (looked.taken, looked.set_aside, looked.left) == (3, 0, 0)
+    assert list(inbox.folder.iterdir()) == []
+    assert Forwarder(spool, pacs).forward() == 3
+    assert instances_in(pacs, datasets[0].StudyInstanceUID) == 3
+
+
+def test_a_file_that_still_grows_is_waited_for(inbox: Inbox, spool: Spool) -> None:
+    data = file_bytes(made_study(1)[0])
+    path = inbox.folder / "IM0"
+    inbox.quiet_s = 2.0
+    path.write_bytes(data[:200])
+    assert inbox.look(0.0).left == 1
+    path.write_bytes(data)
+    assert inbox.look(3.0).left == 1, "it changed since the last look"
+    assert inbox.look(4.0).left == 1
+    assert inbox.look(5.0).taken == 1 and not path.exists()
+    assert spool.read(spool.waiting()[0]) == data
+
+
+def test_a_file_that_is_not_whole_is_waited_for_and_at_last_set_aside_with_its_reason(
+    inbox: Inbox, spool: Spool
+) -> None:
+    data = file_bytes(
+        made_study(
+            1,
+        )[0]
+    )
+    path = inbox.folder / "DOE^JANE.dcm"
+    path.write_bytes(data[:-10])
+    assert [inbox.look(now).left for now in (0.0, 30.0)] == [1, 1] and path.exists()
+    assert inbox.look(61.0).set_aside == 1 and not path.exists()
+    (aside,) = spool.quarantine()
+    assert aside.reason and aside.file_name == "DOE^JANE.dcm" and "DOE" not in repr(aside)
+    assert spool.waiting() == []
+
+
+def test_what_is_no_dicom_is_set_aside_at_once(inbox: Inbox, spool: Spool) -> None:
+    (inbox.folder / "letter.pdf").write_bytes(b"%PDF-1.7 " + b"x" * 500)
+    assert inbox.look(0.0).set_aside == 1
+    assert [aside.file_name for aside in spool.quarantine()] == ["letter.pdf"]
+
+
+def test_hidden_and_unfinished_names_links_and_pipes_are_left_alone(inbox: Inbox, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(file_bytes(made_study(1)[0]))
+    (inbox.folder / "link.dcm").symlink_to(secret)
+    (inbox.folder / "linked").symlink_to(tmp_path)
+    os.mkfifo(inbox.folder / "pipe")
+    for name in (".IM0", "IM1.part", "IM2.TMP"):
+        (inbox.folder / name).write_bytes(secret.read_bytes())
+    looked = inbox.look(0.0)
+    assert (looked.taken, looked.set_aside, looked.left) == (0, 0, 0)
+    assert len(list(inbox.folder.iterdir())) == 6 and secret.exists()
+
+
+def test_a_full_disk_leaves_the_file_where_it_is(inbox: Inbox) -> None:
+    class Full(Spool):
+        def keep(self, data: bytes) -> None:
+            raise StorageFull("no space left for objects")
+
+    inbox.spool = Full(inbox.spool.objects)
+    (inbox.folder / "IM0").write_bytes(file_bytes(made_study(1)[0]))
+    with pytest.raises(StorageFull):
+        inbox.look(0.0)
+    assert (inbox.folder / "IM0").exists()
+
+
+# the service -------------------------------------------------------------------------------------------------
+
+
+class Service:
+    """`python -m medai_pipeline.local.receiving`, as the stack starts it."""
+
+    def __init__(self, orthanc: RunningOrthanc, folder: Path) -> None:
+        self.port, self.inbox, self.home = free_port(), folder / "inbox", folder / "home"
+        SiteKeys.load(None, self.home / "keys" / "site.key", create=True)
+        self.log = folder / "log"
+        self.environment = {
+            **os.environ,
+            "MEDAI_HOME": str(self.home),
+            "ORTHANC_URL": orthanc.url,
+            "ORTHANC_USERNAME": orthanc.username,
+            "ORTHANC_PASSWORD": orthanc.password,
+            "MEDAI_SCP_PORT": str(self.port),
+            "MEDAI_INBOX": str(self.inbox),
+            "MEDAI_LOG_LEVEL": "DEBUG",
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, **changed: str) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "medai_pipeline.local.receiving"],
+                env={**self.environment, **changed},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.home,
+            )
+        until(self._answers)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process
+        self.process.send_signal(number)
+        return self.process.wait(timeout=30)
+
+    def _answers(self) -> bool:
+        assert self.process and self.process.poll() is None, self.log.read_text()
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+
+@pytest.fixture
+def service(orthanc: RunningOrthanc, tmp_path: Path) -> Iterator[Service]:
+    service = Service(orthanc, tmp_path)
+    yield service
+    if service.process and service.process.poll() is None:
+        service.end(signal.SIGKILL)
+
+
+def test_killed_in_the_middle_every_acknowledged_file_reaches_the_pacs(
+    service: Service, pacs: Orthanc, tmp_path: Path
+) -> None:
+    datasets = made_study(60)
+    paths = [tmp_path / f"{number}.dcm" for number in range(60)]
+    for path, dataset in zip(paths, datasets, strict=True):
+        path.write_bytes(file_bytes(dataset))
+    dead = f"http://127.0.0.1:{free_port()}"  # so that all that is acknowledged is still in the spool at the kill
+    service.start(ORTHANC_URL=dead)
+    acknowledged: list[UploadResult] = []
+
+    def progress(result: UploadResult) -> None:
+        acknowledged.append(result)
+        if len(acknowledged) == 20:
+            service.end(signal.SIGKILL)
+
+    with pytest.raises(PacsUnreachable):
+        store(paths, "127.0.0.1", service.port, "MEDAI", progress=progress)
+    assert 20 <= len(acknowledged) < 60 and all(result.stored for result in acknowledged)
+    service.start()
+    until(lambda: instances_in(pacs, datasets[0].StudyInstanceUID) >= len(acknowledged))
+    assert all(result.stored for result in store(paths, "127.0.0.1", service.port, "MEDAI"))
+    until(lambda: instances_in(pacs, datasets[0].StudyInstanceUID) == 60)
+    assert service.end() == 0
+
+
+def test_the_inbox_of_the_service_is_emptied_and_nothing_lies_in_clear(service: Service, pacs: Orthanc) -> None:
+    (dataset,) = made_study(1)
+    marker = str(dataset.PatientID).encode()
+    service.start(ORTHANC_URL=f"http://127.0.0.1:{free_port()}")
+    (service.inbox / "IM0").write_bytes(file_bytes(dataset))
+    until(lambda: not list(service.inbox.iterdir()))
+    spooled = [path for path in service.home.rglob("*") if path.is_file()]
+    assert any("waiting" in path.parts for path in spooled)
+    for path in (*spooled, service.log):
+        assert (marker not in path.read_bytes() and not path.stat().st_mode & 0o077) or path == service.log
+        assert str(dataset.StudyInstanceUID) not in path.name
+    service.end()
+    service.start()
+    until(lambda: instances_in(pacs, dataset.StudyInstanceUID) == 1)
+
+
+def test_nothing_to_receive_is_one_line_that_says_what_to_set(service: Service) -> None:
+    environment = {**service.environment, "MEDAI_SCP_PORT": "", "MEDAI_INBOX": ""}
+    asked = [sys.executable, "-m", "medai_pipeline.local.receiving"]
+    result = subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=60, cwd=service.home)
+    assert result.returncode == 1 and "MEDAI_SCP_PORT" in result.stderr and "Traceback" not in result.stderr
