@@ -15,6 +15,7 @@ with its masks drawn, for a person to look at. Times are CPU of one core.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -194,9 +195,10 @@ def rows_of(jobs: list[Job], processes: int, results: Path | None, pictures: Pat
     """A row for each job: those that `results` has, and the others made now and written there."""
     rows = earlier(results) if results else {}
     left = [job for job in jobs if job not in rows]
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes) as pool:
-        for number, row in enumerate(pool.imap_unordered(_Work(pictures), left), 1):
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(processes)) if processes > 1 else None
+        work = partial(done, pictures=pictures)
+        for number, row in enumerate(pool.imap_unordered(work, left) if pool else map(work, left), 1):
             rows[row.job] = row
             if results:
                 with results.open("a") as file:
@@ -207,14 +209,6 @@ def rows_of(jobs: list[Job], processes: int, results: Path | None, pictures: Pat
                 print(f"    {number} of {len(left)}", file=sys.stderr, flush=True)
     parts = {job.part for job in jobs}
     return [row for job, row in rows.items() if job.part in parts]
-
-
-@dataclass(frozen=True)
-class _Work:
-    pictures: Path | None
-
-    def __call__(self, job: Job) -> Row:
-        return done(job, self.pictures)
 
 
 def earlier(results: Path) -> dict[Job, Row]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from medai_pipeline.burned_in import ocr
 from medai_pipeline.burned_in.ocr import Box, Line
-from medai_pipeline.burned_in.reading import identifies, is_settled, share_inside
+from medai_pipeline.burned_in.reading import identifies, is_settled, share_inside, touch
 from medai_pipeline.burned_in.words import IdentityWords, fold, is_harmless
 
 _LENGTH = re.compile(r"\s*(\d{1,3}(?:[.,]\d)?)\s?([caoem][mna]{1,2})\s*", re.IGNORECASE)
@@ -92,7 +92,7 @@ def _cut(picture: np.ndarray, box: Box, margin: int) -> np.ndarray:
 def _explained(picture: np.ndarray, line: Line, settled: list[Line]) -> bool:
     """Whether the detector finds nothing in a line's box once the settled lines that reach into it are painted over."""
     inside = [other for other in settled if share_inside(other.box, [line.box]) > 0.3]
-    if not any(len(fold(other.text)) >= 2 for other in inside):
+    if not inside or (all(len(fold(other.text)) < 2 for other in inside) and _could_be_a_word(inside)):
         return False
     x0, y0 = max(0, line.box[0] - _MARGIN), max(0, line.box[1] - _MARGIN)
     piece = picture[y0 : line.box[3] + _MARGIN, x0 : line.box[2] + _MARGIN].copy()
@@ -102,6 +102,12 @@ def _explained(picture: np.ndarray, line: Line, settled: list[Line]) -> bool:
     left = ocr.text_map(cv2.resize(piece, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
     box = (line.box[0] - x0, line.box[1] - y0, line.box[2] - x0, line.box[3] - y0)
     return float(left[2 * box[1] : 2 * box[3], 2 * box[0] : 2 * box[2]].max()) < _TEXT
+
+
+def _could_be_a_word(letters: list[Line]) -> bool:
+    """Whether single letters may be one word, found letter by letter: they are three and more, or stand close together."""
+    boxes = list(dict.fromkeys(line.box for line in letters))
+    return len(boxes) > 2 or (len(boxes) == 2 and touch(*boxes))
 
 
 def _paint_over(piece: np.ndarray, box: Box) -> None:

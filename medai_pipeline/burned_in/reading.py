@@ -277,7 +277,7 @@ def _is_same(box: Box, settled: Box) -> bool:
 def _belongs(line: Line, masked: Box) -> bool:
     """Whether a line is part of a masked one: unreadable beside it, or a letter or two right at it."""
     if is_settled(line):
-        return len(fold(line.text)) <= 2 and _touches(line.box, masked)
+        return len(fold(line.text)) <= 2 and touch(line.box, masked)
     return (bool(fold(line.text)) or line.found >= 0.8) and _same_line(line.box, masked)
 
 
@@ -294,14 +294,14 @@ def _spelled(lines: list[Line]) -> list[Box]:
     while left:
         word = [left.pop()]
         for box in word:
-            near = [other for other in left if _touches(box, other)]
+            near = [other for other in left if touch(box, other)]
             left = [other for other in left if other not in near]
             word += near
         words += word if len(word) >= 3 else []
     return words
 
 
-def _touches(one: Box, other: Box) -> bool:
+def touch(one: Box, other: Box) -> bool:
     """Whether two boxes stand as close as letters of a word do; the same letter found twice does not."""
     if max(share_inside(one, [other]), share_inside(other, [one])) > 0.6:
         return False
