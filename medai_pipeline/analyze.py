@@ -40,6 +40,9 @@ class StudyFolder:
             path.unlink(missing_ok=True)
         self._written.clear()
 
+    def delete(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
+
     def get(self, name: str) -> bytes:
         return (self._sources.get(name) or self._path(name)).read_bytes()
 

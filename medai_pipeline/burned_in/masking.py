@@ -49,8 +49,10 @@ def stored_bits(values: np.ndarray, image: Image) -> np.ndarray:
     spare = values.dtype.itemsize * 8 - what.bits_stored
     if what.floating or spare <= 0 or values.dtype.kind not in "iu":
         return values
-    clean = (values << spare) >> spare
-    return values if np.array_equal(clean, values) else clean
+    most = (1 << what.bits_stored - (values.dtype.kind == "i")) - 1
+    least = -most - 1 if values.dtype.kind == "i" else 0
+    within = least <= int(values.min()) and int(values.max()) <= most
+    return values if within else (values << spare) >> spare
 
 
 def _patched(data: bytes, part: Part10, image: Image, boxes: Mapping[int, Iterable[Box]]) -> bytes:

@@ -116,27 +116,19 @@ def straightened(picture: np.ndarray, slant: Slant) -> np.ndarray:
     return cv2.warpAffine(picture, matrix, (max(3, round(long)), max(3, round(thick))), borderMode=cv2.BORDER_REPLICATE)
 
 
-def read(crops: list[np.ndarray]) -> list[tuple[str, float]]:
-    """What each crop (uint8, one line of text, upright) says, and how sure that is."""
-    result: list[tuple[str, float]] = [("", 0.0)] * len(crops)
-    order = sorted(range(len(crops)), key=lambda index: crops[index].shape[1] / crops[index].shape[0])
-    for start in range(0, len(order), 6):
-        some = order[start : start + 6]
-        for index, answer in zip(some, _read_batch([crops[index] for index in some]), strict=True):
-            result[index] = answer
-    return result
+def read(crop: np.ndarray) -> tuple[str, float]:
+    """What a crop (uint8, one line of text, upright) says, and how sure that is.
 
-
-def _read_batch(crops: list[np.ndarray]) -> list[tuple[str, float]]:
-    widths = [min(2000, max(16, round(_LINE_HEIGHT * crop.shape[1] / crop.shape[0]))) for crop in crops]
-    values = np.zeros((len(crops), 3, _LINE_HEIGHT, max(48, -(-max(widths) // 8) * 8)), np.float32)
-    for row, (crop, width) in enumerate(zip(crops, widths, strict=True)):
-        shrink = crop.shape[0] > _LINE_HEIGHT
-        line = cv2.resize(crop, (width, _LINE_HEIGHT), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
-        if line.ndim == 2:
-            line = np.repeat(line[..., np.newaxis], 3, axis=2)
-        values[row, :, :, :width] = line.transpose(2, 0, 1).astype(np.float32) * np.float32(2 / 255) - np.float32(1)
-    return [_decoded(row) for row in _session(_RECOGNISER).run(None, {"x": values})[0]]
+    Lines are read one by one: side by side in a batch, each would be read differently for the length of its neighbours.
+    """
+    width = min(2000, max(16, round(_LINE_HEIGHT * crop.shape[1] / crop.shape[0])))
+    shrink = crop.shape[0] > _LINE_HEIGHT
+    line = cv2.resize(crop, (width, _LINE_HEIGHT), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+    if line.ndim == 2:
+        line = np.repeat(line[..., np.newaxis], 3, axis=2)
+    values = np.zeros((1, 3, _LINE_HEIGHT, max(48, -(-width // 8) * 8)), np.float32)
+    values[0, :, :, :width] = line.transpose(2, 0, 1).astype(np.float32) * np.float32(2 / 255) - np.float32(1)
+    return _decoded(_session(_RECOGNISER).run(None, {"x": values})[0][0])
 
 
 def _decoded(probabilities: np.ndarray) -> tuple[str, float]:

@@ -51,7 +51,7 @@ def toned_picture(image: Image, stored: np.ndarray) -> np.ndarray | None:
         return None
     slope, intercept = rescale(image.attributes)
     table = _tones(slope, intercept, stored.dtype == np.int16)
-    picture = table[stored.view(np.uint16)]
+    picture = cv2.LUT(np.ascontiguousarray(stored).view(np.uint16), table)
     return 255 - picture if image.inverted else picture
 
 

@@ -6,7 +6,7 @@ of it that could hold letters are looked at again, enlarged, where an outline no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -46,13 +46,16 @@ class Find(NamedTuple):
     straight: np.ndarray | None = None
 
 
-def lines_of(picture: np.ndarray) -> list[Line]:
-    """Every line of text in a uint8 picture, with what it says; boxes in its pixels."""
+def lines_of(picture: np.ndarray, wanted: Callable[[Box], bool] | None = None) -> list[Line]:
+    """Every line of text in a uint8 picture, with what it says; boxes in its pixels.
+
+    `wanted`: which boxes are read at all; the others are left out.
+    """
     scale = min(1.0, _LARGEST_SIDE / max(picture.shape[:2]))
     small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
     rows, columns = picture.shape[:2]
-    found = _found(small)
-    lines = _read(small, found) + _large_lines(small, found)
+    found = [find for find in _found(small) if wanted is None or wanted(find.box)]
+    lines = [*_read(small, found), *_large_lines(small, found)]
     return [replace(line, box=_scaled(line.box, 1 / scale, columns, rows)) for line in lines]
 
 
@@ -67,8 +70,8 @@ def _large_lines(picture: np.ndarray, found: list[Find]) -> list[Line]:
 def upright_lines_of(picture: np.ndarray) -> list[Line]:
     """Lines that run up: found in the picture laid on its side, where the detector keeps their letters together."""
     rows = picture.shape[0]
-    lines = lines_of(np.ascontiguousarray(np.rot90(picture, -1)))
-    long = [line for line in lines if _upended(_turned(line.box))]
+    lines = lines_of(np.ascontiguousarray(np.rot90(picture, -1)), _runs_across)
+    long = [line for line in lines if _runs_across(line.box)]
     return [replace(line, box=(y0, rows - x1, y1, rows - x0)) for line in long for x0, y0, x1, y1 in [line.box]]
 
 
@@ -92,7 +95,7 @@ def shows_text_at_a_glance(picture: np.ndarray) -> bool:
     small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
     found = _finds(small, ocr.text_map(small), _largest(small))
     lines = _read(small, [find for find in found if min(_sides(find.box)) <= _largest(small)])
-    return any(line.read >= 0.8 and len(fold(line.text)) >= 3 for line in lines)
+    return any(line.read >= 0.8 and len(fold(line.text)) >= 3 for line in lines)  # the first such line is enough
 
 
 def _finds(picture: np.ndarray, probability: np.ndarray, thickest: float) -> list[Find]:
@@ -112,15 +115,13 @@ def _slanted(picture: np.ndarray, probability: np.ndarray, thickest: float) -> I
         yield Find(box, score, ocr.straightened(picture, slant))
 
 
-def _read(picture: np.ndarray, found: list[Find]) -> list[Line]:
-    crops = [
-        _upright(picture[y0:y1, x0:x1]) if straight is None else straight for (x0, y0, x1, y1), _, straight in found
-    ]
-    said = [
-        (text, sure) if find.straight is None or len(fold(text)) >= 3 else ("", 0.0)
-        for find, (text, sure) in zip(found, ocr.read(crops), strict=True)
-    ]
-    return [Line(find.box, find.score, text, sure) for find, (text, sure) in zip(found, said, strict=True)]
+def _read(picture: np.ndarray, found: Iterable[Find]) -> Iterator[Line]:
+    """Finds as lines, each read when it is asked for."""
+    for find in found:
+        x0, y0, x1, y1 = find.box
+        text, sure = ocr.read(_upright(picture[y0:y1, x0:x1]) if find.straight is None else find.straight)
+        readable = find.straight is None or len(fold(text)) >= 3
+        yield Line(find.box, find.score, *((text, sure) if readable else ("", 0.0)))
 
 
 def show_text(lines: list[Line]) -> bool:
@@ -276,7 +277,7 @@ def _is_same(box: Box, settled: Box) -> bool:
 def _belongs(line: Line, masked: Box) -> bool:
     """Whether a line is part of a masked one: unreadable beside it, or a letter or two right at it."""
     if is_settled(line):
-        return len(fold(line.text)) <= 2 and _touches(line.box, masked)
+        return len(fold(line.text)) <= 2 and touch(line.box, masked)
     return (bool(fold(line.text)) or line.found >= 0.8) and _same_line(line.box, masked)
 
 
@@ -293,14 +294,14 @@ def _spelled(lines: list[Line]) -> list[Box]:
     while left:
         word = [left.pop()]
         for box in word:
-            near = [other for other in left if _touches(box, other)]
+            near = [other for other in left if touch(box, other)]
             left = [other for other in left if other not in near]
             word += near
         words += word if len(word) >= 3 else []
     return words
 
 
-def _touches(one: Box, other: Box) -> bool:
+def touch(one: Box, other: Box) -> bool:
     """Whether two boxes stand as close as letters of a word do; the same letter found twice does not."""
     if max(share_inside(one, [other]), share_inside(other, [one])) > 0.6:
         return False
@@ -366,6 +367,10 @@ def _follow(one: Box, other: Box, gap: float) -> bool:
 def _upended(box: Box) -> bool:
     """Whether a box is higher than wide, as words are on a line that runs up or down."""
     return box[3] - box[1] > 1.6 * (box[2] - box[0])
+
+
+def _runs_across(box: Box) -> bool:
+    return _upended(_turned(box))
 
 
 def _turned(box: Box) -> Box:

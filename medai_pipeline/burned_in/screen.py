@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from medai_pipeline.burned_in import letters
+from medai_pipeline.burned_in.doubt import reconsidered
 from medai_pipeline.burned_in.masking import masked, stored_bits
 from medai_pipeline.burned_in.ocr import Box, Line
 from medai_pipeline.burned_in.pictures import beyond_picture, bulk_picture, picture_of, toned_picture, window_picture
@@ -66,14 +68,22 @@ class Screened:
 
 
 class Screener:
-    """Screens the files of one study. It remembers which series have text, so one is used for each study."""
+    """Screens the files of one study. It remembers which series have text, so one is used for each study.
+
+    Once all are screened, those that `passed_by` names want to be screened again.
+    """
 
     def __init__(self) -> None:
         self._seen: Counter[str] = Counter()
         self._with_text: set[str] = set()
+        self._spared: dict[str, list[str]] = {}
 
-    def screen(self, data: bytes) -> Screened:
-        """The file without text that could identify.
+    def passed_by(self) -> list[str]:
+        """Files that were looked at quickly before text was found on another of their series; each is named once."""
+        return [name for series in self._with_text for name in self._spared.pop(series, ())]
+
+    def screen(self, data: bytes, name: str = "") -> Screened:
+        """The file without text that could identify. `name`: what `passed_by` calls it.
 
         Raises NotDicom, TruncatedFile; DeidentificationError when the pixels cannot be decoded, hence not screened,
         or when text stays doubtful after masking. No message holds anything of the text.
@@ -91,13 +101,16 @@ class Screener:
             raise _unscreened(error) from None
         series = image.attributes.text(0x0020000E)
         self._seen[series] += 1
-        search = _Search(image, data, self._care(image, series))
+        care = self._care(image, series)
+        search = _Search(image, data, care)
         try:
             masks = search.masks()
         except UndecodablePixels as error:
             raise _unscreened(error) from None
         if search.text_found:
             self._with_text.add(series)
+        elif care is not _Care.READ:
+            self._spared.setdefault(series, []).append(name)
         cleaned = masked(data, part, image, masks) if masks or search.bits_cleared else data
         return Screened(cleaned, masks, pixels=True, frames_read=search.frames_read)
 
@@ -138,17 +151,17 @@ class _Search:
         decoded = self._image.stored(number)
         stored = stored_bits(decoded, self._image)
         self.bits_cleared = self.bits_cleared or stored is not decoded
-        picture = picture_of(self._image, stored)
-        toned = toned_picture(self._image, stored)
+        views = _Views(self._image, stored)
         boxes: set[Box] = set()
-        worth = self._worth_reading(picture, toned, number)
+        calm: list[Box] = []
+        worth = self._worth_reading(views, number)
         if worth:
-            boxes |= self._read(picture, _black(picture, self._static))
-            self._before = _grey(picture)
+            boxes |= self._read(views.picture, _black(views.picture, self._static), calm)
+            self._before = _grey(views.picture)
             self.frames_read += 1
-        for view in (toned, *self._other_views(stored, number)):
-            if view is not None and (worth or view is not toned) and self._shows_text(view, boxes):
-                boxes |= self._read(view, _black(view, boxes | self._static))
+        for view in (views.toned if worth else None, *self._other_views(stored, number)):
+            if view is not None and self._shows_text(view, boxes):
+                boxes |= self._read(view, _black(view, boxes | self._static), calm)
         if self._image.frames > 1:
             self._static |= boxes
         return tuple(sorted(boxes))
@@ -161,14 +174,15 @@ class _Search:
             yield window_picture(self._image, stored, number)
             yield bulk_picture(self._image, stored)
 
-    def _worth_reading(self, picture: np.ndarray, toned: np.ndarray | None, number: int) -> bool:
+    def _worth_reading(self, views: _Views, number: int) -> bool:
         """Whether the frame is read: as a whole where the care asks for it, else when a quick look finds text."""
         due = number in (1, self._image.frames) or number % _EVERY_FRAME == 0
         if self._care is _Care.READ and due:
             return True
-        if self._care is _Care.GLANCE and due and shows_text_at_a_glance(picture):
+        if self._care is _Care.GLANCE and due and shows_text_at_a_glance(views.picture):
             return True
-        return self._shows_text(picture if toned is None else toned, self._static, _grey(picture))
+        view = views.picture if views.toned is None else views.toned
+        return self._shows_text(view, self._static, None if self._before is None else _grey(views.picture))
 
     def _shows_text(self, view: np.ndarray, masked: set[Box], grey: np.ndarray | None = None) -> bool:
         """Whether the network finds letters, and the detector lines; `grey`: only where that differs from the frame before."""
@@ -177,18 +191,21 @@ class _Search:
             found = [level for level in found if _changed(self._before, grey, level.cells)]
         return bool(found) and show_text(lines_in(found, view.shape))
 
-    def _read(self, picture: np.ndarray, shown: np.ndarray) -> set[Box]:
-        """Boxes to mask, found in `shown` and in what is left after each masking."""
+    def _read(self, picture: np.ndarray, shown: np.ndarray, calm: list[Box]) -> set[Box]:
+        """Boxes to mask, found in `shown` and in what is left after each masking.
+
+        `calm`: lines of the frame that were read as harmless, in this view or an earlier one, and are not judged again when
+        they are read worse, in another range or with something black beside them. More are added.
+        """
         boxes: set[Box] = set()
-        calm: list[Box] = []  # lines read as harmless: they need not be read so again, with something black beside them
         for number in range(_PASSES):
             lines = self._lines(shown, calm) + (upright_lines_of(picture) if number else [])
             found = to_mask(lines, self.identity, boxes | self._static)
             fresh = {_grown(box, picture.shape) for box in to_their_ends(shown, found)}
+            calm += [line.box for line in lines if is_settled(line)]
             if not fresh:
                 return boxes
             self.text_found = self.text_found or any(map(is_certain, lines))
-            calm += [line.box for line in lines if is_settled(line)]
             boxes |= fresh
             shown = _black(shown, fresh)
         if any(identifies(line, self.identity) for line in self._lines(shown, calm)):
@@ -199,13 +216,30 @@ class _Search:
 
     def _lines(self, picture: np.ndarray, calm: list[Box]) -> list[Line]:
         lines = lines_of(picture)
-        return [line for line in lines if share_inside(line.box, calm) < 0.7 or self.identity.matches(line.text)]
+        lines = [line for line in lines if share_inside(line.box, calm) < 0.7 or self.identity.matches(line.text)]
+        return reconsidered(picture, lines, self.identity)
 
     @property
     def identity(self) -> IdentityWords:
         if self._identity is None:
             self._identity = identity_words(parse(self._data, pixels=False))
         return self._identity
+
+
+class _Views:
+    """A frame as it is shown, made when it is asked for: a plain slice of CT is looked at in one of them alone."""
+
+    def __init__(self, image: Image, stored: np.ndarray) -> None:
+        self._image = image
+        self._stored = stored
+
+    @cached_property
+    def picture(self) -> np.ndarray:
+        return picture_of(self._image, self._stored)
+
+    @cached_property
+    def toned(self) -> np.ndarray | None:
+        return toned_picture(self._image, self._stored)
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:

@@ -87,6 +87,19 @@ class IdentityWords:
             for word in self.words
         )
 
+    def comes_near(self, text: str) -> bool:
+        """`matches`, more widely: whether a text that was read badly could be one of them.
+
+        One letter may be misread in three or four, two in longer words.
+        """
+        run = fold(text)
+        tokens = {run, *(fold(token) for token in _SPLIT.split(text))} - {""}
+        return self.matches(text) or any(
+            _edits(word, token) <= (len(word) >= 3) + (len(word) >= 5)
+            for word in (*self.words, *(fold(short) for short in self.short))
+            for token in tokens
+        )
+
 
 def identity_words(dataset: Dataset) -> IdentityWords:
     """The words of a header that identify: names, numbers, places and dates, at every nesting level."""
@@ -129,15 +142,18 @@ def _date_forms(value: str) -> set[str]:
 def _near(word: str, token: str) -> bool:
     """Whether `token` is `word` but for one edit (two from 9 letters on)."""
     allowed = 2 if len(word) >= 9 else 1
-    if abs(len(word) - len(token)) > allowed:
-        return False
+    return abs(len(word) - len(token)) <= allowed and _edits(word, token) <= allowed
+
+
+def _edits(word: str, token: str) -> int:
+    """Letters to insert, drop or change between two words."""
     before = list(range(len(token) + 1))
     for row, letter in enumerate(word, 1):
         now = [row]
         for column, other in enumerate(token, 1):
             now.append(min(before[column] + 1, now[-1] + 1, before[column - 1] + (letter != other)))
         before = now
-    return before[-1] <= allowed
+    return before[-1]
 
 
 def is_harmless(text: str) -> bool:

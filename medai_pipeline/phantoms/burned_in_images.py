@@ -21,8 +21,8 @@ from medai_pipeline.phantoms.burned_in_words import (
     FILM_MARKERS,
     SLICE_MARKERS,
     SOUND_MARKERS,
-    identity_lines,
     invent_person,
+    written_lines,
 )
 from medai_pipeline.phantoms.chest_ct import render_chest_ct
 from medai_pipeline.phantoms.chest_xray import render_chest_xray
@@ -69,11 +69,18 @@ class _Sheet:
 
 
 def make_burned_in(
-    kind: str, seed: int, *, identity: bool = True, markers: bool | None = None, machine_fonts: bool = False
+    kind: str,
+    seed: int,
+    *,
+    identity: bool = True,
+    markers: bool | None = None,
+    machine_fonts: bool = False,
+    lines: int | None = None,
 ) -> BurnedInImage:
     """One picture of BURNED_IN_KINDS, the same for the same arguments (and, with `machine_fonts`, the same computer).
 
-    `identity`: text that identifies is written. `markers`: sides, scales and technique are (None: by the seed).
+    `identity`: text that identifies is written, in at most that many `lines` (None: one to five, by the seed). `markers`:
+    sides, scales and technique are (None: by the seed).
     Raises ValueError for an unknown kind.
     """
     if kind not in BURNED_IN_KINDS:
@@ -88,7 +95,7 @@ def make_burned_in(
         for index in rng.permutation(len(words))[: int(rng.integers(1, 3 if kind == "film" else 5))]:
             _write(sheet, words[index], choice, rng, identity=False)
     if identity:
-        for line in identity_lines(person, rng, int(rng.integers(1, 6))):
+        for line in written_lines(person, rng, int(rng.integers(1, 6)) if lines is None else lines):
             _write(sheet, line, choice, rng, identity=True)
     _finish(dataset, sheet, kind, seed)
     return BurnedInImage(kind, dataset, tuple(sheet.words))

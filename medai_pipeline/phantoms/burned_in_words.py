@@ -177,3 +177,11 @@ def identity_lines(person: Person, rng: np.random.Generator, count: int) -> list
     ]
     order = rng.permutation(len(others))[: count - 1]
     return [name, *(others[index] for index in order)]
+
+
+def written_lines(person: Person, rng: np.random.Generator, count: int) -> list[str]:
+    """`count` lines that identify; from eight on, the same things are written again in other forms."""
+    lines: list[str] = []
+    while len(lines) < count:
+        lines += identity_lines(person, rng, min(7, count - len(lines)))
+    return lines

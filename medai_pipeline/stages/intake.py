@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 
-from medai_pipeline.burned_in.screen import Screener
+from medai_pipeline.burned_in.screen import Screened, Screener
 from medai_pipeline.dicom.deidentify import Deidentifier
 from medai_pipeline.dicom.heading import count_patients, patient_of
 from medai_pipeline.dicom.read import age_years, identity_of, parse
@@ -14,7 +14,15 @@ from medai_pipeline.dicom.select import select
 from medai_pipeline.dicom.series import series_problems
 from medai_pipeline.dicom.validate import problems as object_problems
 from medai_pipeline.errors import DeidentificationError, DicomError, StudyError
-from medai_pipeline.records import DeidentifiedStudy, Identity, Instance, Manifest, Problem, SourceInstance
+from medai_pipeline.records import (
+    DeidentifiedInstance,
+    DeidentifiedStudy,
+    Identity,
+    Instance,
+    Manifest,
+    Problem,
+    SourceInstance,
+)
 from medai_pipeline.stages.objects import Objects
 from medai_pipeline.stages.words import counted
 
@@ -48,7 +56,7 @@ def deidentify_study(
     Of two files with one SOP Instance UID the first by digest is used. Raises StudyError when no file is left, and when
     the files are of several patients: what is made of one must never count for the other.
     """
-    instances: list[Instance] = []
+    instances: dict[str, Instance] = {}  # by the digest of their source
     problems = list(manifest.problems)
     identity: Identity | None = None
     age: int | None = None
@@ -64,10 +72,8 @@ def deidentify_study(
         if count_patients(patients) > 1:
             continue  # nothing more is made; only how many they are is still of interest
         try:
-            screened = screener.screen(data)
-            result = deidentifier.deidentify(
-                screened.data, pixels_screened=screened.pixels, source_sha256=source.sha256
-            )
+            screened = screener.screen(data, source.sha256)
+            result = _deidentified(screened, source, deidentifier)
             if identity is None:
                 header = parse(data, pixels=False)
                 identity, age = identity_of(header), age_years(header)
@@ -79,29 +85,57 @@ def deidentify_study(
             continue
         used.add(result.instance.sop_instance_uid)
         warnings += (replace(problem, subject=subject) for problem in object_problems(data))
-        name = f"anonymized/{manifest.study_key}/{result.instance.sop_instance_uid}-{subject}.dcm"
-        objects.put(name, result.data)
         uids.update(result.uids)
-        instances.append(
-            replace(
-                result.instance,
-                object_key=name,
-                sha256=hashlib.sha256(result.data).hexdigest(),
-                size_bytes=len(result.data),
-            )
-        )
+        instances[source.sha256] = _stored(result, manifest, source, objects)
     if count_patients(patients) > 1:
         raise StudyError(
             f"files of {count_patients(patients)} patients share one Study Instance UID; "
             "correct it in the PACS (nothing was analysed)"
         )
-    if identity is None:
+    problems += _looked_at_again(screener, manifest, objects, deidentifier, instances)
+    if identity is None or not instances:
         raise StudyError(
             f"none of the {len(manifest.instances)} files can be used: {counted(p.reason for p in problems)}"
         )
-    selected = select(instances)
+    selected = select(list(instances.values()))
     study = DeidentifiedStudy(
         manifest.study_key, manifest.revision, manifest.source_digest, deidentifier.profile, selected, tuple(problems),
         warnings=(*warnings, *series_problems(selected)), age_years=age,
     )  # fmt: skip
     return study, replace(identity, uids=uids)
+
+
+def _deidentified(screened: Screened, source: SourceInstance, deidentifier: Deidentifier) -> DeidentifiedInstance:
+    return deidentifier.deidentify(screened.data, pixels_screened=screened.pixels, source_sha256=source.sha256)
+
+
+def _stored(result: DeidentifiedInstance, manifest: Manifest, source: SourceInstance, objects: Objects) -> Instance:
+    """The file written, under a name that is the same however often it is written."""
+    name = f"anonymized/{manifest.study_key}/{result.instance.sop_instance_uid}-{source.sha256[:SHORT_DIGEST]}.dcm"
+    objects.put(name, result.data)
+    digest = hashlib.sha256(result.data).hexdigest()
+    return replace(result.instance, object_key=name, sha256=digest, size_bytes=len(result.data))
+
+
+def _looked_at_again(
+    screener: Screener, manifest: Manifest, objects: Objects, deidentifier: Deidentifier, instances: dict[str, Instance]
+) -> list[Problem]:
+    """What was written before text was found on another image of its series is screened with more care, and replaced.
+
+    One whose text stays doubtful then is no instance any more, and a problem.
+    """
+    problems = []
+    again = set(screener.passed_by())
+    for source in manifest.instances:
+        if source.sha256 not in again or source.sha256 not in instances:
+            continue
+        try:
+            screened = screener.screen(objects.get(source.object_key), source.sha256)
+            if screened.masks:
+                result = _deidentified(screened, source, deidentifier)
+                instances[source.sha256] = _stored(result, manifest, source, objects)
+        except (DicomError, DeidentificationError) as error:
+            objects.delete(instances.pop(source.sha256).object_key)
+            code = getattr(error, "code", "deidentification")
+            problems.append(Problem(code, error.reason, source.sha256[:SHORT_DIGEST]))
+    return problems
