@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from medai_pipeline.storage.objects import ObjectStore
     from medai_pipeline.storage.registry import Registry
     from medai_pipeline.storage.results import Results
+    from medai_pipeline.storage.sessions import Sessions
+    from medai_pipeline.storage.users import Users
     from medai_pipeline.storage.vault import Vault
     from medai_pipeline.storage.worklist import Worklist
 
@@ -123,6 +125,20 @@ class Services:
         from medai_pipeline.storage.changes import Changes
 
         return Changes(self.engine)
+
+    @cached_property
+    def users(self) -> Users:
+        from medai_pipeline.storage.users import Users
+
+        return Users(self.engine, self.audit)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        from medai_pipeline.storage.sessions import Sessions
+
+        known = self.settings
+        idle, longest = timedelta(minutes=known.session_idle_minutes), timedelta(hours=known.session_hours)
+        return Sessions(self.engine, self.keys.web, idle, longest)
 
     @property
     def models(self) -> ModelSet:

@@ -37,6 +37,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _pairs(text: str) -> tuple[str, ...]:
+    pairs = _names(text)
+    if not all(all(part.strip() for part in pair.partition("=")[::2]) for pair in pairs):
+        raise ValueError("expected NAME=VALUE, with commas")
+    return pairs
+
+
 def _days(text: str) -> float | None:
     return float(text) if text else None
 
@@ -154,6 +161,29 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MEDAI_RETRY_SECONDS", "30", float, "wait before the first retry of a failed study; doubles each time"),
     Setting("MEDAI_FETCH_CONCURRENCY", "4", int, "instances fetched from the PACS at once"),
     Setting("MEDAI_WEB_PORT", "3000", int, "port of the Dagster web page, on 127.0.0.1"),
+    Setting("MEDAI_API_PORT", "8000", int, "port of the worklist and the REST API"),
+    Setting(
+        "MEDAI_API_HOST",
+        "127.0.0.1",
+        str,
+        "address of the worklist and the REST API; another than this machine's own needs MEDAI_TLS_CERT and a login",
+    ),
+    Setting("MEDAI_PUBLIC_URL", "", _optional, "how browsers reach the worklist, if another way: https://host:port"),
+    Setting("MEDAI_TLS_CERT", "", _optional, "certificate chain (PEM): the worklist and the API then speak TLS 1.3"),
+    Setting("MEDAI_TLS_KEY", "", _optional, "private key (PEM) of MEDAI_TLS_CERT"),
+    Setting("MEDAI_SESSION_IDLE_MINUTES", "30", float, "a login ends when nothing was asked for so long"),
+    Setting("MEDAI_SESSION_HOURS", "12", float, "a login ends after so long in any case"),
+    Setting("MEDAI_MAX_UPLOAD_MB", "2048", int, "largest upload by the API, and what one zip may unpack to, in MiB"),
+    Setting("MEDAI_OIDC_ISSUER", "", _optional, "OpenID Connect provider that people log in with: https://..."),
+    Setting("MEDAI_OIDC_CLIENT_ID", "", _optional, "our name at the OpenID Connect provider"),
+    Setting("MEDAI_OIDC_CLIENT_SECRET", "", _optional, "our secret at the OpenID Connect provider"),
+    Setting("MEDAI_OIDC_ROLES_CLAIM", "roles", str, "claim of the ID token that lists a person's groups"),
+    Setting(
+        "MEDAI_OIDC_ROLES",
+        "",
+        _pairs,
+        "which role each group has, with commas: GROUP=ROLE; who has none may not log in",
+    ),
     Setting("MEDAI_CODE_PORT", "3001", int, "port of the Dagster code server, on 127.0.0.1"),
     Setting("MEDAI_ORTHANC_PORT", "8042", int, "HTTP port of the local Orthanc, answers this machine alone"),
     Setting("MEDAI_DICOM_PORT", "4242", int, "DICOM port of the local Orthanc, takes C-STORE from this machine"),
@@ -204,6 +234,19 @@ class Settings:
     retry_seconds: float
     fetch_concurrency: int
     web_port: int
+    api_port: int
+    api_host: str
+    public_url: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    session_idle_minutes: float
+    session_hours: float
+    max_upload_mb: int
+    oidc_issuer: str | None
+    oidc_client_id: str | None
+    oidc_client_secret: str | None
+    oidc_roles_claim: str
+    oidc_roles: tuple[str, ...]
     code_port: int
     orthanc_port: int
     dicom_port: int
@@ -255,9 +298,10 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: Any
     return settings
 
 
-_AT_LEAST_ONE = ("studies_per_run", "fetch_concurrency", "max_attempts", "sensor_seconds", "workers")
+_AT_LEAST_ONE = ("studies_per_run", "fetch_concurrency", "max_attempts", "sensor_seconds", "workers", "max_upload_mb")
 _NOT_NEGATIVE = ("stable_seconds", "reconcile_seconds", "retry_seconds", "history_days")
-_PORTS = ("web_port", "code_port", "orthanc_port", "dicom_port")
+_MORE_THAN_NOTHING = ("session_idle_minutes", "session_hours")
+_PORTS = ("web_port", "api_port", "code_port", "orthanc_port", "dicom_port")
 
 
 def _validate(settings: Settings) -> None:
@@ -270,6 +314,7 @@ def _validate(settings: Settings) -> None:
     rules: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
         (_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "0 or more"),
+        (_MORE_THAN_NOTHING, lambda value: 0 < value < math.inf, "more than 0"),
         (_PORTS, lambda value: 0 < value < 65536, "a port number from 1 to 65535"),
     )
     for attributes, holds, words in rules:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["medai_pipeline_tests.postgres", "medai_pipeline_tests.orthanc", "medai_pipeline_tests.pipeline"]
+pytest_plugins = [
+    "medai_pipeline_tests.postgres",
+    "medai_pipeline_tests.orthanc",
+    "medai_pipeline_tests.pipeline",
+    "medai_pipeline_tests.web",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -38,9 +38,9 @@ class Context:
 Table = Callable[[Context], Sequence[Sequence[Service]]]
 
 
-def dagster_services(context: Context) -> Sequence[Sequence[Service]]:
-    """Code server and worker; then daemon and web page."""
-    return ((code_server(context), worker(context)), (daemon(context), webserver(context)))
+def all_services(context: Context) -> Sequence[Sequence[Service]]:
+    """Code server, worker and our pages; then daemon and Dagster's page."""
+    return ((code_server(context), worker(context), api(context)), (daemon(context), webserver(context)))
 
 
 def code_server(context: Context, module: str = CODE_MODULE) -> Service:
@@ -102,6 +102,25 @@ def webserver(context: Context) -> Service:
         shown=f"http://{LOOPBACK}:{port}",
         start_timeout_s=120,
     )
+
+
+def api(context: Context) -> Service:
+    """The worklist and the REST API."""
+    settings = context.settings
+    return Service(
+        name="api",
+        command=(context.python, "-m", "medai_pipeline.web"),
+        ready=lambda: answers(settings.api_port, settings.api_host),
+        environment=context.environment,
+        shown=page_url(settings),
+    )
+
+
+def page_url(settings: Settings) -> str:
+    """Where a browser finds the worklist."""
+    if settings.public_url:
+        return settings.public_url
+    return f"{'https' if settings.tls_cert else 'http'}://{settings.api_host}:{settings.api_port}"
 
 
 def _levels(context: Context) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ class SiteKeys:
     objects: bytes
     vault: bytes
     audit: bytes
+    web: bytes
 
     def __repr__(self) -> str:
         return "SiteKeys(<hidden>)"
@@ -48,7 +49,7 @@ class SiteKeys:
         """Raises SettingsError unless `secret` has 32 bytes."""
         if len(secret) != SECRET_BYTES:
             raise SettingsError(f"the site's secret key must have {SECRET_BYTES} bytes, this one has {len(secret)}")
-        labels = ("study-key", "deidentification", "objects", "vault", "audit")
+        labels = ("study-key", "deidentification", "objects", "vault", "audit", "web")
         return cls(*(_subkey(secret, label) for label in labels))
 
     @classmethod

@@ -270,3 +270,6 @@ identities = sa.Table(
     sa.Column("key_id", sa.Text, nullable=False),
     _time("updated_at", nullable=False),
 )
+
+# the same schema holds who logs in, and what they ask for and say
+from medai_pipeline.storage import web_tables  # noqa: E402, F401
