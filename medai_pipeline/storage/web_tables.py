@@ -57,14 +57,15 @@ login_failures = sa.Table(
     sa.Index("login_failures_subject", "subject", "at"),
 )
 
-# what a caller asked to be computed of a study that is reported; orchestration takes it up
+# what a caller asked to be computed of an image; orchestration takes it up once its study is reported
 analysis_requests = sa.Table(
     "analysis_requests",
     metadata,
     sa.Column("id", UUID(as_uuid=True), primary_key=True),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("study_key", sa.Text, nullable=False),
-    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("revision", sa.Integer),  # NULL while the study is on its way
+    sa.Column("report_id", UUID(as_uuid=True), sa.ForeignKey(f"{SCHEMA}.reports.id")),  # that the answer was taken from
     sa.Column("sop_instance_uid", sa.Text, nullable=False),
     sa.Column("asked", JSONB, nullable=False),  # model, method, samples, as they were asked for
     sa.Column("requested_by", sa.Text, nullable=False),
@@ -77,13 +78,23 @@ analysis_requests = sa.Table(
     _time("created_at", nullable=False),
     _time("started_at"),
     _time("finished_at"),
-    _study_revision(),
     sa.CheckConstraint("kind IN ('analysis', 'uncertainty')", name="analysis_requests_kind"),
     sa.CheckConstraint(
         "state IN ('pending', 'requested', 'running', 'done', 'failed')", name="analysis_requests_state"
     ),
     sa.Index("analysis_requests_open", "created_at", postgresql_where=sa.text("state NOT IN ('done', 'failed')")),
     sa.Index("analysis_requests_image", "sop_instance_uid"),
+)
+
+# images that came by the API, by their new UID: known before the pipeline has seen them
+uploads = sa.Table(
+    "uploads",
+    metadata,
+    sa.Column("sop_instance_uid", sa.Text, primary_key=True),
+    sa.Column("study_key", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    _time("at", nullable=False),
+    sa.Index("uploads_study", "study_key"),
 )
 
 # a person's word on urgency; the last row counts, and the report stays as it was. Append-only.

@@ -48,7 +48,8 @@ CREATE TABLE medai.analysis_requests (
     id uuid PRIMARY KEY,
     kind text NOT NULL CONSTRAINT analysis_requests_kind CHECK (kind IN ('analysis', 'uncertainty')),
     study_key text NOT NULL,
-    revision integer NOT NULL,
+    revision integer,
+    report_id uuid REFERENCES medai.reports (id),
     sop_instance_uid text NOT NULL,
     asked jsonb NOT NULL,
     requested_by text NOT NULL,
@@ -61,11 +62,18 @@ CREATE TABLE medai.analysis_requests (
     attempts integer NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL,
     started_at timestamptz,
-    finished_at timestamptz,
-    FOREIGN KEY (study_key, revision) REFERENCES medai.studies (study_key, revision)
+    finished_at timestamptz
 );
 CREATE INDEX analysis_requests_open ON medai.analysis_requests (created_at) WHERE state NOT IN ('done', 'failed');
 CREATE INDEX analysis_requests_image ON medai.analysis_requests (sop_instance_uid);
+
+CREATE TABLE medai.uploads (
+    sop_instance_uid text PRIMARY KEY,
+    study_key text NOT NULL,
+    actor text NOT NULL,
+    at timestamptz NOT NULL
+);
+CREATE INDEX uploads_study ON medai.uploads (study_key);
 
 CREATE TABLE medai.priority_overrides (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -103,11 +111,14 @@ CREATE TABLE medai.idempotency_keys (
     PRIMARY KEY (actor, key)
 );
 CREATE INDEX idempotency_keys_created ON medai.idempotency_keys (created_at);
+
+ALTER TABLE medai.identities ADD COLUMN IF NOT EXISTS patient_token text NOT NULL DEFAULT '';
+CREATE INDEX IF NOT EXISTS identities_patient ON medai.identities (patient_token) WHERE patient_token <> '';
 """
 
 
 NAMES = (
-    "idempotency_keys", "annotation_versions", "priority_overrides", "analysis_requests", "login_failures",
+    "idempotency_keys", "annotation_versions", "priority_overrides", "uploads", "analysis_requests", "login_failures",
     "api_tokens", "sessions", "users",
 )
 
@@ -122,4 +133,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("ALTER TABLE medai.identities DROP COLUMN patient_token")
     op.execute("; ".join(f"DROP TABLE medai.{name}" for name in NAMES))
