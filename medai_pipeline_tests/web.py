@@ -10,11 +10,14 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from medai_pipeline.phantoms.studies import PhantomStudy
+from medai_pipeline.records import StudyState
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.keys import SiteKeys
 from medai_pipeline.web.app import create_app
 from medai_pipeline.web.roles import Role
+from medai_pipeline_tests.pipeline import Pipeline
 
 PASSWORD = "a password of some length"
 NewClient = Callable[..., TestClient]
@@ -69,3 +72,11 @@ def log_in(client: TestClient, name: str, password: str = PASSWORD, next: str = 
         "csrf_token": client.cookies.get("medai_login", path="/login"),
     }
     return client.post("/login", data=form)
+
+
+def reported(pipeline: Pipeline, *studies: PhantomStudy) -> list[str]:
+    """Sends the studies and carries out what the sensor requests; their study keys."""
+    keys = pipeline.send(*studies)
+    pipeline.work()
+    assert all(pipeline.state(key).state is StudyState.REPORTED for key in keys)
+    return keys

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from medai_pipeline.errors import ChangedMeanwhile, NotFound
 from medai_pipeline.storage.audit import Audit
-from medai_pipeline.storage.tables import annotations
+from medai_pipeline.storage.tables import annotations as table
 from medai_pipeline.storage.web_tables import annotation_versions
 
 
@@ -70,7 +70,7 @@ class Annotations:
         made = Annotation(uuid4(), *place, actor, kind, label, geometry, 1, False, now, now)
         with self._engine.begin() as connection:
             values = {name: getattr(made, name) for name in Annotation.__dataclass_fields__}
-            connection.execute(sa.insert(annotations).values(**values))
+            connection.execute(sa.insert(table).values(**values))
             self._note(connection, made, "annotation.added")
         return made
 
@@ -94,7 +94,7 @@ class Annotations:
 
     def find(self, annotation_id: UUID) -> Annotation | None:
         with self._engine.connect() as connection:
-            row = connection.execute(sa.select(annotations).where(annotations.c.id == annotation_id)).mappings().first()
+            row = connection.execute(sa.select(table).where(table.c.id == annotation_id)).mappings().first()
         return Annotation(**row) if row else None
 
     def listed(
@@ -108,11 +108,11 @@ class Annotations:
     ) -> tuple[list[Annotation], int]:
         """A page of those that are not deleted, in the order of drawing; and how many there are in all."""
         given = {"study_key": study_key, "sop_instance_uid": sop_instance_uid, "kind": kind, "label": label}
-        query = sa.select(annotations).where(
-            ~annotations.c.deleted, *(annotations.c[name] == value for name, value in given.items() if value)
+        query = sa.select(table).where(
+            ~table.c.deleted, *(table.c[name] == value for name, value in given.items() if value)
         )
         total = sa.select(sa.func.count()).select_from(query.subquery())
-        page = query.order_by(annotations.c.created_at, annotations.c.id).limit(limit).offset(offset)
+        page = query.order_by(table.c.created_at, table.c.id).limit(limit).offset(offset)
         with self._engine.connect() as connection:
             found = [Annotation(**row) for row in connection.execute(page).mappings()]
             return found, int(connection.scalar(total) or 0)
@@ -128,17 +128,17 @@ class Annotations:
         self, annotation_id: UUID, values: Mapping[str, Any], actor: str, seen: str, now: datetime, action: str
     ) -> Annotation:
         with self._engine.begin() as connection:
-            mine = annotations.c.id == annotation_id
-            row = connection.execute(sa.select(annotations).where(mine).with_for_update()).first()
+            mine = table.c.id == annotation_id
+            row = connection.execute(sa.select(table).where(mine).with_for_update()).first()
             if row is None or row.deleted:
                 raise NotFound("there is no such annotation, or it is deleted")
             if str(row.version) != seen:
                 raise ChangedMeanwhile("somebody has changed this annotation since you looked: load it again")
             changed = connection.execute(
-                sa.update(annotations)
+                sa.update(table)
                 .where(mine)
                 .values(**values, author=actor, version=row.version + 1, updated_at=now)
-                .returning(*annotations.c)
+                .returning(*table.c)
             )
             made = Annotation(**changed.mappings().one())
             self._note(connection, made, action)

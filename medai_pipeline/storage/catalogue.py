@@ -6,7 +6,7 @@ Studies are named by study key or by their (new) Study Instance UID, images by t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -257,16 +257,17 @@ def _listing() -> sa.Subquery:
 def _conditions(listing: sa.Subquery, wanted: StudyFilter) -> list[sa.ColumnElement[bool]]:
     column = listing.c
     present = [{"label": wanted.finding, "present": True}]
-    tests: list[tuple[Any, sa.ColumnElement[bool]]] = [
-        (wanted.state, column.state == wanted.state),
-        (wanted.modality, column.modality == wanted.modality.upper()),
-        (wanted.priority, column.priority == wanted.priority),
-        (wanted.finding, sa.type_coerce(column.findings, reports.c.content.type).contains(present)),
-        (wanted.since, column.arrived_at >= wanted.since),
-        (wanted.until, column.arrived_at < wanted.until),
-        (wanted.patient_token, column.patient_token == wanted.patient_token),
+    findings = sa.type_coerce(column.findings, reports.c.content.type)
+    tests: list[tuple[Any, Callable[[Any], sa.ColumnElement[bool]]]] = [
+        (wanted.state, lambda value: column.state == value),
+        (wanted.modality.upper(), lambda value: column.modality == value),
+        (wanted.priority, lambda value: column.priority == value),
+        (wanted.finding, lambda _: findings.contains(present)),
+        (wanted.since, lambda value: column.arrived_at >= value),
+        (wanted.until, lambda value: column.arrived_at < value),
+        (wanted.patient_token, lambda value: column.patient_token == value),
     ]
-    conditions = [condition for given, condition in tests if given]
+    conditions = [test(given) for given, test in tests if given]
     if wanted.review_required is not None:
         conditions.append(column.review_required.is_(wanted.review_required))
     if wanted.reviewed is not None:
