@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -72,6 +72,15 @@ def notice(watch: Watch, cursor: Cursor, now: datetime) -> Noticed:
     return Noticed(
         Cursor(seq, now.timestamp() if due else cursor.swept_at), due, changed, tuple(revisions), vanished + gone
     )
+
+
+def take_up(watch: Watch, study_instance_uid: str, now: datetime) -> bool:
+    """A study that a person asks for, however old: noticed now, and settled by the next looks. False when it is known as it
+    is. Raises PacsNotFound."""
+    found = watch.pacs.find_study(study_instance_uid)
+    if found is None:
+        raise PacsNotFound("the PACS does not hold this study (any more)")
+    return _see(replace(watch, history=None), found, now)
 
 
 def _read_feed(watch: Watch, since: int) -> tuple[int, set[str]]:

@@ -16,6 +16,7 @@ from medai_pipeline import DISCLAIMER, __version__
 from medai_pipeline.errors import MedaiError
 from medai_pipeline.local.model_cli import models
 from medai_pipeline.local.terminal import console, plain, printable, progress, quiet_logs
+from medai_pipeline.local.user_cli import users
 from medai_pipeline.memory import keep_buffers
 from medai_pipeline.settings import Settings, read_settings
 
@@ -54,7 +55,8 @@ def main() -> None:
 def up() -> None:
     """The whole stack on this machine, in the foreground, until Ctrl-C.
 
-    Starts an embedded Postgres unless DATABASE_URL is set, an Orthanc unless ORTHANC_URL is set, and Dagster.
+    Starts an embedded Postgres unless DATABASE_URL is set, an Orthanc unless ORTHANC_URL is set, Dagster, and the
+    worklist with its REST API. The first start makes a user `admin` and shows the password once.
 
     \b
     Examples:
@@ -82,7 +84,7 @@ def demo(leave: bool, timeout_s: float) -> None:
     from medai_pipeline.local.demo import run_demo
     from medai_pipeline.local.stack import Stack
 
-    with Stack(read_settings(), echo=click.echo) as stack:
+    with Stack(read_settings(), echo=click.echo, demo=True) as stack:
         complete = run_demo(stack, timeout_s, echo=click.echo, progress=progress)
         if not leave:
             click.echo("Stays up; Ctrl-C stops everything.")
@@ -295,6 +297,7 @@ def lineage(name: str, as_json: bool) -> None:
 
 
 main.add_command(models)
+main.add_command(users)
 
 
 # what the commands share -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from medai_pipeline.orchestration.assets import ASSETS
 from medai_pipeline.orchestration.jobs import study_job
 from medai_pipeline.orchestration.model_assets import MODEL_ASSETS, MODEL_JOBS
 from medai_pipeline.orchestration.model_sensors import model_backfills, model_followers
+from medai_pipeline.orchestration.requests import api_requests, request_job
 from medai_pipeline.orchestration.resources import io_manager, session_resource
 from medai_pipeline.orchestration.retention import kept_values
 from medai_pipeline.orchestration.sensors import orthanc_studies
@@ -25,9 +26,10 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     services = Services(read_settings(**overrides))
     return dg.Definitions(
         assets=[*ASSETS, *MODEL_ASSETS],
-        jobs=[study_job, *MODEL_JOBS],
+        jobs=[study_job, request_job, *MODEL_JOBS],
         sensors=[
             orthanc_studies(services),
+            api_requests(services),
             model_backfills(services),
             model_followers(services),
             kept_values(services),

@@ -28,6 +28,18 @@ MedaiError
 │   ├── StorageFull          no space left on the device (retry after making room)
 │   ├── ObjectMissing        an object that the database names is not in the store
 │   └── ObjectCorrupt        an object fails its authentication tag or digest
+├── WebError                 what a caller of the API or the pages did; its status is in `web/problems`
+│   ├── NotLoggedIn          nobody is logged in, or the login or token has ended
+│   ├── LoginRefused         name or password are wrong, or the account is disabled
+│   ├── NotAllowed           the role does not permit it, or the request does not come from our page
+│   ├── NotFound             nothing here has this id, or it may not be known to who asks
+│   ├── Conflict             the state of the thing does not allow it now
+│   ├── ChangedMeanwhile     somebody else has changed it since it was read (If-Match)
+│   ├── Unprocessable        the content makes no sense (also: an idempotency key used for another body)
+│   ├── PreconditionMissing  the write must say which version it changes (If-Match)
+│   ├── TooLarge             more bytes than MEDAI_MAX_UPLOAD_MB
+│   ├── TooSlow              an upload that does not go on
+│   └── TooMany              too many tries; `retry_after_s` says when again
 └── StackError               the local stack cannot start (port in use, already running, Orthanc missing)
 """
 
@@ -159,3 +171,53 @@ class ObjectCorrupt(StorageError):
 
 class StackError(MedaiError):
     pass
+
+
+class WebError(MedaiError):
+    pass
+
+
+class NotLoggedIn(WebError):
+    pass
+
+
+class LoginRefused(WebError):
+    pass
+
+
+class NotAllowed(WebError):
+    pass
+
+
+class NotFound(WebError):
+    pass
+
+
+class Conflict(WebError):
+    pass
+
+
+class ChangedMeanwhile(WebError):
+    pass
+
+
+class Unprocessable(WebError):
+    pass
+
+
+class PreconditionMissing(WebError):
+    pass
+
+
+class TooLarge(WebError):
+    pass
+
+
+class TooSlow(WebError):
+    pass
+
+
+class TooMany(WebError):
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

@@ -19,16 +19,24 @@ if TYPE_CHECKING:
     from medai_pipeline.arrivals import Watch
     from medai_pipeline.dicom.deidentify import Deidentifier
     from medai_pipeline.models.catalog import ModelSet
+    from medai_pipeline.pacs.orthanc import Orthanc
     from medai_pipeline.pacs.seam import Pacs
     from medai_pipeline.stages import Drawing, Inference
+    from medai_pipeline.storage.annotations import Annotations
     from medai_pipeline.storage.audit import Audit
+    from medai_pipeline.storage.catalogue import Catalogue
     from medai_pipeline.storage.changes import Changes
+    from medai_pipeline.storage.idempotency import Idempotency
     from medai_pipeline.storage.keys import SiteKeys
     from medai_pipeline.storage.lifecycle import Lifecycle
     from medai_pipeline.storage.lineage import Lineage
     from medai_pipeline.storage.objects import ObjectStore
+    from medai_pipeline.storage.opinions import Opinions
     from medai_pipeline.storage.registry import Registry
+    from medai_pipeline.storage.requests import Requests
     from medai_pipeline.storage.results import Results
+    from medai_pipeline.storage.sessions import Sessions
+    from medai_pipeline.storage.users import Users
     from medai_pipeline.storage.vault import Vault
     from medai_pipeline.storage.worklist import Worklist
 
@@ -83,7 +91,7 @@ class Services:
     def vault(self) -> Vault:
         from medai_pipeline.storage.vault import Vault
 
-        return Vault(self.engine, self.keys.vault, self.audit)
+        return Vault(self.engine, self.keys.vault, self.audit, self.keys.patient_token)
 
     @cached_property
     def objects(self) -> ObjectStore:
@@ -93,10 +101,13 @@ class Services:
 
     @cached_property
     def pacs(self) -> Pacs:
+        return self._dicom_pacs(self.settings.pacs) if self.settings.pacs else self.orthanc
+
+    @cached_property
+    def orthanc(self) -> Orthanc:
+        """The PACS where it is an Orthanc: what a person asks of it goes beyond what the pipeline needs."""
         from medai_pipeline.pacs.orthanc import Orthanc
 
-        if self.settings.pacs:
-            return self._dicom_pacs(self.settings.pacs)
         if not self.settings.orthanc_url:
             raise SettingsError("ORTHANC_URL is not set and no local stack gave one: start it with `medai up`")
         return Orthanc(self.settings.orthanc_url, self.settings.orthanc_username, self.settings.orthanc_password or "")
@@ -134,6 +145,56 @@ class Services:
         from medai_pipeline.storage.changes import Changes
 
         return Changes(self.engine)
+
+    @cached_property
+    def users(self) -> Users:
+        from medai_pipeline.storage.users import Users
+
+        return Users(self.engine, self.audit)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        from medai_pipeline.storage.sessions import Sessions
+
+        known = self.settings
+        idle, longest = timedelta(minutes=known.session_idle_minutes), timedelta(hours=known.session_hours)
+        return Sessions(self.engine, self.keys.web, idle, longest)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        from medai_pipeline.storage.catalogue import Catalogue
+
+        return Catalogue(self.engine)
+
+    @cached_property
+    def opinions(self) -> Opinions:
+        from medai_pipeline.storage.opinions import Opinions
+
+        return Opinions(self.engine, self.audit)
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        from medai_pipeline.storage.annotations import Annotations
+
+        return Annotations(self.engine, self.audit)
+
+    @cached_property
+    def requests(self) -> Requests:
+        from medai_pipeline.storage.requests import Requests
+
+        return Requests(self.engine, self.audit)
+
+    @cached_property
+    def idempotency(self) -> Idempotency:
+        from medai_pipeline.storage.idempotency import Idempotency
+
+        return Idempotency(self.engine)
+
+    def value(self, asset: str, study_key: str) -> Any:
+        """What a stage has stored of a study. Raises ObjectMissing where it has nothing."""
+        from medai_pipeline.storage.codec import decode
+
+        return decode(self.objects.get(f"assets/{asset}/{study_key}"))
 
     @property
     def models(self) -> ModelSet:

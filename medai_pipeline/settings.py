@@ -48,6 +48,13 @@ def _address(text: str) -> str:
     return str(ip_address(text))
 
 
+def _pairs(text: str) -> tuple[str, ...]:
+    pairs = _names(text)
+    if not all(all(part.strip() for part in pair.partition("=")[::2]) for pair in pairs):
+        raise ValueError("expected NAME=VALUE, with commas")
+    return pairs
+
+
 def _days(text: str) -> float | None:
     return float(text) if text else None
 
@@ -212,6 +219,29 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("MEDAI_FETCH_CONCURRENCY", "4", int, "instances fetched from the PACS at once"),
     Setting("MEDAI_WEB_PORT", "3000", int, "port of the Dagster web page, on 127.0.0.1"),
+    Setting("MEDAI_API_PORT", "8000", int, "port of the worklist and the REST API"),
+    Setting(
+        "MEDAI_API_HOST",
+        "127.0.0.1",
+        str,
+        "address of the worklist and the REST API; another than this machine's own needs MEDAI_TLS_CERT and a login",
+    ),
+    Setting("MEDAI_PUBLIC_URL", "", _optional, "how browsers reach the worklist, if another way: https://host:port"),
+    Setting("MEDAI_TLS_CERT", "", _optional, "certificate chain (PEM): the worklist and the API then speak TLS 1.3"),
+    Setting("MEDAI_TLS_KEY", "", _optional, "private key (PEM) of MEDAI_TLS_CERT"),
+    Setting("MEDAI_SESSION_IDLE_MINUTES", "30", float, "a login ends when nothing was asked for so long"),
+    Setting("MEDAI_SESSION_HOURS", "12", float, "a login ends after so long in any case"),
+    Setting("MEDAI_MAX_UPLOAD_MB", "2048", int, "largest upload by the API, and what one zip may unpack to, in MiB"),
+    Setting("MEDAI_OIDC_ISSUER", "", _optional, "OpenID Connect provider that people log in with: https://..."),
+    Setting("MEDAI_OIDC_CLIENT_ID", "", _optional, "our name at the OpenID Connect provider"),
+    Setting("MEDAI_OIDC_CLIENT_SECRET", "", _optional, "our secret at the OpenID Connect provider"),
+    Setting("MEDAI_OIDC_ROLES_CLAIM", "roles", str, "claim of the ID token that lists a person's groups"),
+    Setting(
+        "MEDAI_OIDC_ROLES",
+        "",
+        _pairs,
+        "which role each group has, with commas: GROUP=ROLE; who has none may not log in",
+    ),
     Setting("MEDAI_CODE_PORT", "3001", int, "port of the Dagster code server, on 127.0.0.1"),
     Setting("MEDAI_ORTHANC_PORT", "8042", int, "HTTP port of the local Orthanc, answers this machine alone"),
     Setting("MEDAI_DICOM_PORT", "4242", int, "DICOM port of the local Orthanc, takes C-STORE from this machine"),
@@ -235,10 +265,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "MEDAI_INBOX", "", _optional, "a folder whose DICOM files are passed on to the PACS and taken away; empty: none"
     ),
-    Setting("MEDAI_TLS_CERTIFICATE", "", _file, "our certificate for DICOM by TLS, with its chain (PEM)"),
-    Setting("MEDAI_TLS_KEY", "", _file, "its private key (PEM, not encrypted); empty: in the certificate's file"),
+    Setting("MEDAI_DICOM_TLS_CERTIFICATE", "", _file, "our certificate for DICOM by TLS, with its chain (PEM)"),
+    Setting("MEDAI_DICOM_TLS_KEY", "", _file, "its private key (PEM, not encrypted); empty: in the certificate's file"),
     Setting(
-        "MEDAI_TLS_AUTHORITIES",
+        "MEDAI_DICOM_TLS_AUTHORITIES",
         "",
         _file,
         "authorities that sign our peers' certificates (PEM): who sends to us then needs one; empty: the system's",
@@ -290,6 +320,19 @@ class Settings:
     kept_days: float
     fetch_concurrency: int
     web_port: int
+    api_port: int
+    api_host: str
+    public_url: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    session_idle_minutes: float
+    session_hours: float
+    max_upload_mb: int
+    oidc_issuer: str | None
+    oidc_client_id: str | None
+    oidc_client_secret: str | None
+    oidc_roles_claim: str
+    oidc_roles: tuple[str, ...]
     code_port: int
     orthanc_port: int
     dicom_port: int
@@ -301,9 +344,9 @@ class Settings:
     scp_associations: int
     scp_tls: bool
     inbox: str | None
-    tls_certificate: Path | None
-    tls_key: Path | None
-    tls_authorities: Path | None
+    dicom_tls_certificate: Path | None
+    dicom_tls_key: Path | None
+    dicom_tls_authorities: Path | None
     workers: int
     broker_url: str | None
     log_level: str
@@ -335,7 +378,7 @@ class Settings:
     @property
     def tls(self) -> TlsFiles:
         """What DICOM by TLS uses, in and out."""
-        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_authorities)
+        return TlsFiles(self.dicom_tls_certificate, self.dicom_tls_key, self.dicom_tls_authorities)
 
     @property
     def receives(self) -> bool:
@@ -373,10 +416,11 @@ _AT_LEAST_ONE = (
     "sensor_seconds",
     "workers",
     "scp_associations",
+    "max_upload_mb",
 )
-_MORE_THAN_NOTHING = ("reading_limit_hours", "reading_minutes")
+_MORE_THAN_NOTHING = ("reading_limit_hours", "reading_minutes", "session_idle_minutes", "session_hours")
 _NOT_NEGATIVE = ("stable_seconds", "reconcile_seconds", "retry_seconds", "history_days", "kept_days", "pacs_days")
-_PORTS = ("web_port", "code_port", "orthanc_port", "dicom_port", "scp_port", "pacs_move_port")
+_PORTS = ("web_port", "api_port", "code_port", "orthanc_port", "dicom_port", "scp_port", "pacs_move_port")
 
 
 def _validate(settings: Settings) -> None:
@@ -384,16 +428,16 @@ def _validate(settings: Settings) -> None:
     wrong = [] if 0 <= settings.gradcam_alpha <= 1 else ["GRADCAM_ALPHA must lie between 0 and 1"]
     if settings.gradcam_colormap.lower() not in COLORMAPS:
         wrong.append(f"GRADCAM_COLORMAP must be one of {', '.join(COLORMAPS)}")
-    if settings.scp_tls and not settings.tls_certificate:
-        wrong.append("MEDAI_SCP_TLS needs MEDAI_TLS_CERTIFICATE and MEDAI_TLS_KEY")
+    if settings.scp_tls and not settings.dicom_tls_certificate:
+        wrong.append("MEDAI_SCP_TLS needs MEDAI_DICOM_TLS_CERTIFICATE and MEDAI_DICOM_TLS_KEY")
     if settings.pacs and settings.orthanc_url:
         wrong.append("MEDAI_PACS and ORTHANC_URL both name a PACS: set one of them")
     if settings.log_level not in LOG_LEVELS:
         wrong.append(f"MEDAI_LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
     rules: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
-        (_MORE_THAN_NOTHING, lambda value: 0 < value < math.inf, "more than 0"),
         (_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "0 or more"),
+        (_MORE_THAN_NOTHING, lambda value: 0 < value < math.inf, "more than 0"),
         (_PORTS, lambda value: 0 < value < 65536, "a port number from 1 to 65535"),
     )
     for attributes, holds, words in rules:

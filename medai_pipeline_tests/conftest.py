@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PLUGINS = ("postgres", "orthanc", "pipeline", "browser", "versions_in_use", "dcmtk")
+PLUGINS = ("postgres", "orthanc", "pipeline", "browser", "versions_in_use", "dcmtk", "web")
 pytest_plugins = [f"medai_pipeline_tests.{name}" for name in PLUGINS]
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -31,7 +31,7 @@ from medai_pipeline_tests.orthanc import file_bytes, made_study
 from medai_pipeline_tests.stack_process import folder_for_a_stack
 from medai_pipeline_tests.test_local_rooms import eventually
 
-PORTS = ("MEDAI_WEB_PORT", "MEDAI_CODE_PORT", "MEDAI_ORTHANC_PORT", "MEDAI_DICOM_PORT")
+PORTS = ("MEDAI_WEB_PORT", "MEDAI_API_PORT", "MEDAI_CODE_PORT", "MEDAI_ORTHANC_PORT", "MEDAI_DICOM_PORT")
 
 
 @dataclass

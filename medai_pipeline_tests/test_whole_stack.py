@@ -37,7 +37,7 @@ from medai_pipeline_tests.conftest import ROOT, missing
 from medai_pipeline_tests.model_versions import demo_version
 from medai_pipeline_tests.stack_process import folder_for_a_stack
 
-PORTS = ("MEDAI_WEB_PORT", "MEDAI_CODE_PORT", "MEDAI_ORTHANC_PORT", "MEDAI_DICOM_PORT")
+PORTS = ("MEDAI_WEB_PORT", "MEDAI_API_PORT", "MEDAI_CODE_PORT", "MEDAI_ORTHANC_PORT", "MEDAI_DICOM_PORT")
 SECONDS_TO_REPORT = 420.0  # generous: recovery of a killed worker includes importing torch on a busy machine
 
 

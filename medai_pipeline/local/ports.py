@@ -39,10 +39,11 @@ def require_distinct(ports: dict[str, int]) -> None:
         seen[port] = setting
 
 
-def answers(port: int, address: str = LOOPBACK) -> bool:
-    """Whether something accepts connections, on loopback or at an address of this machine."""
+def answers(port: int, host: str = LOOPBACK) -> bool:
+    """Whether something accepts connections there; on every interface is on loopback, too."""
+    place = LOOPBACK if host in ("0.0.0.0", "::", "") else host
     try:
-        with socket.create_connection((address, port), timeout=1):
+        with socket.create_connection((place, port), timeout=1):
             return True
     except OSError:
         return False

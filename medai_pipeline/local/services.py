@@ -38,11 +38,11 @@ class Context:
 Table = Callable[[Context], Sequence[Sequence[Service]]]
 
 
-def dagster_services(context: Context) -> Sequence[Sequence[Service]]:
-    """Code server and worker; then daemon and web page, and what takes in files where so set; when all serve, what may wait."""
+def all_services(context: Context) -> Sequence[Sequence[Service]]:
+    """Code server, worker and our pages; then daemon, Dagster's page and what takes in files; when all serve, what may wait."""
     taking_in = (receiver(context),) if context.settings.receives else ()
-    first, then = (code_server(context), worker(context)), (daemon(context), webserver(context), *taking_in)
-    return (first, then, (preparing(context),))
+    first = (code_server(context), worker(context), api(context))
+    return (first, (daemon(context), webserver(context), *taking_in), (preparing(context),))
 
 
 def code_server(context: Context, module: str = CODE_MODULE) -> Service:
@@ -130,6 +130,25 @@ def receiver(context: Context) -> Service:
         environment=context.environment,
         shown=", ".join(ways + ([settings.inbox] if settings.inbox else [])),
     )
+
+
+def api(context: Context) -> Service:
+    """The worklist and the REST API."""
+    settings = context.settings
+    return Service(
+        name="api",
+        command=(context.python, "-m", "medai_pipeline.web"),
+        ready=lambda: answers(settings.api_port, settings.api_host),
+        environment=context.environment,
+        shown=page_url(settings),
+    )
+
+
+def page_url(settings: Settings) -> str:
+    """Where a browser finds the worklist."""
+    if settings.public_url:
+        return settings.public_url
+    return f"{'https' if settings.tls_cert else 'http'}://{settings.api_host}:{settings.api_port}"
 
 
 def _levels(context: Context) -> tuple[str, ...]:

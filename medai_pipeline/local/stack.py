@@ -20,7 +20,7 @@ from medai_pipeline.local.lock import HomeLock
 from medai_pipeline.local.orthanc import LocalOrthanc
 from medai_pipeline.local.paths import Home
 from medai_pipeline.local.postgres import EmbeddedPostgres, check
-from medai_pipeline.local.services import Context, Table, dagster_services
+from medai_pipeline.local.services import Context, Table, all_services, page_url
 from medai_pipeline.local.supervisor import Supervisor, end_leftovers
 from medai_pipeline.settings import SETTINGS, Settings
 
@@ -46,20 +46,23 @@ class Stack:
     """Postgres, Orthanc, code server, daemon and web page of one MEDAI_HOME.
 
     `settings` becomes effective at `start()`: DATABASE_URL and ORTHANC_* are then those that serve. `services`
-    is the table of what runs beside Postgres and Orthanc.
+    is the table of what runs beside Postgres and Orthanc. `demo` lets a demo radiologist in.
     """
 
     def __init__(
         self,
         settings: Settings,
         echo: Callable[[str], None] = print,
-        services: Table = dagster_services,
+        services: Table = all_services,
+        demo: bool = False,
     ) -> None:
         self.settings = settings
         self.home = Home(settings.home_path)
         self._given = settings
         self._echo = echo
         self._services = services
+        self._demo = demo
+        self._first_users: list[str] = []
         self.interrupted = threading.Event()
         self._wake = threading.Event()
         self._handlers: dict[signal.Signals, Any] = {}
@@ -135,6 +138,7 @@ class Stack:
         self._start_postgres()
         self._migrate()
         self._register_models()
+        self._make_first_users()
         self._start_orthanc()
         self._write_dagster_home()
         attached.write(self.home, self.settings)
@@ -142,11 +146,15 @@ class Stack:
         for group in self._services(context):
             self._supervisor.start(*group)
         self._echo(f"studies    http://{ports.LOOPBACK}:{self.settings.web_port}")
+        self._echo(f"worklist   {page_url(self.settings)}")
+        for line in self._first_users:
+            self._echo(line)
         self._echo(f"PACS       {self.settings.pacs or self.settings.orthanc_url}")
         self._echo(f"logs       {self.home.logs}")
 
     def _require_ports(self) -> None:
-        wanted = {"MEDAI_WEB_PORT": self.settings.web_port, "MEDAI_CODE_PORT": self.settings.code_port}
+        names = ("MEDAI_WEB_PORT", "MEDAI_API_PORT", "MEDAI_CODE_PORT")
+        wanted = {name: getattr(self.settings, name.removeprefix("MEDAI_").lower()) for name in names}
         if not self._given.orthanc_url and not self._given.pacs:
             wanted |= {"MEDAI_ORTHANC_PORT": self.settings.orthanc_port, "MEDAI_DICOM_PORT": self.settings.dicom_port}
         optional = {"MEDAI_SCP_PORT": self.settings.scp_port, "MEDAI_PACS_MOVE_PORT": self.settings.pacs_move_port}
@@ -189,6 +197,17 @@ class Stack:
             for label in register_packaged(services.registry, names, path, services.now()):
                 row = services.registry.version(*label.split("@", 1))
                 self._echo(f"models     {label} is {row.state}")
+        finally:
+            services.engine.dispose()
+
+    def _make_first_users(self) -> None:
+        """Who can log in at first, with passwords that are shown on this terminal once and written nowhere."""
+        from medai_pipeline.local.user_commands import first_users
+        from medai_pipeline.services import Services
+
+        services = Services(self.settings)
+        try:
+            self._first_users = first_users(services, self._demo)
         finally:
             services.engine.dispose()
 

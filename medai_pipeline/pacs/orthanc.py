@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from medai_pipeline.errors import PacsError, PacsNotFound, PacsUnauthorized, PacsUnreachable
+from medai_pipeline.pacs.browse import Browse
 from medai_pipeline.pacs.parallel import ordered
 from medai_pipeline.pacs.records import Change, Changes, PacsInstance, PacsStudy, SourceDigest, UploadResult
 from medai_pipeline.pacs.seam import digest_of, nothing, united
@@ -49,6 +50,11 @@ class Orthanc:
 
     def close(self) -> None:
         self._wire.close()
+
+    @property
+    def browse(self) -> Browse:
+        """What a person asks of it."""
+        return Browse(self._wire)
 
     # -- the server ---------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class TlsFiles:
     def server(self) -> ssl.SSLContext:
         """For an SCP: with `authorities`, a client without a certificate of theirs is refused. Raises SettingsError."""
         if not self.certificate:
-            raise SettingsError("TLS for what comes in needs MEDAI_TLS_CERTIFICATE and MEDAI_TLS_KEY")
+            raise SettingsError("TLS for what comes in needs MEDAI_DICOM_TLS_CERTIFICATE and MEDAI_DICOM_TLS_KEY")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._load_own(context)
         if self.authorities:
@@ -65,7 +65,7 @@ def _strict(context: ssl.SSLContext) -> ssl.SSLContext:
 
 def _readable(path: Path | None) -> Path | None:
     if path and not path.is_file():
-        raise SettingsError(f"the TLS file {path} is not there: correct MEDAI_TLS_AUTHORITIES")
+        raise SettingsError(f"the TLS file {path} is not there: correct MEDAI_DICOM_TLS_AUTHORITIES")
     return path
 
 

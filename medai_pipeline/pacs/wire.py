@@ -8,6 +8,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -57,6 +59,20 @@ class Wire:
     def get(self, path: str, **params: Any) -> httpx.Response:
         """Raises PacsUnreachable, PacsUnauthorized, PacsNotFound, PacsError."""
         return self.request("GET", path, params=params or None)
+
+    @contextmanager
+    def stream(self, path: str) -> Iterator[Iterator[bytes]]:
+        """The body piece by piece, as it comes. Not tried again: what was handed out cannot be taken back."""
+        try:
+            with self._client.stream("GET", path) as response:
+                if not response.is_success:
+                    response.read()
+                self._checked(response)
+                yield response.iter_bytes()
+        except httpx.TransportError as error:
+            raise PacsUnreachable(
+                f"the PACS at {self.address} does not answer ({_words(error)}): start it, or correct ORTHANC_URL"
+            ) from error
 
     def json(self, path: str, **params: Any) -> Any:
         return self.read_json(self.get(path, **params))

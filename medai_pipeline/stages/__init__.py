@@ -20,6 +20,7 @@ from medai_pipeline.stages.objects import Objects
 from medai_pipeline.stages.prediction import Inference, ask_model, model_ref, no_prediction, predict_studies, warm
 from medai_pipeline.stages.reporting import Run, report_study
 from medai_pipeline.stages.returning import evidence_of, identity_in
+from medai_pipeline.stages.sampling import sample_images
 
 __all__ = [
     "IMAGES_AT_ONCE",
@@ -48,5 +49,6 @@ __all__ = [
     "predict_studies",
     "refuse_blocked",
     "report_study",
+    "sample_images",
     "warm",
 ]

@@ -51,7 +51,7 @@ def warm(inference: Inference) -> list[str]:
     loaded = []
     for known in (*inference.models.active, *inference.models.shadow):
         try:
-            _loaded(known, inference)
+            load_models(known, inference)
         except ModelError as error:
             log.error("%s", error.reason)  # its studies fail with this reason; the other models serve
             continue
@@ -100,7 +100,7 @@ def ask_model(
 ) -> dict[str, StudyPrediction | MedaiError]:
     """One model about several studies, whose tensors fit it: an answer or an error each."""
     try:
-        models = _loaded(entry, inference)
+        models = load_models(entry, inference)
     except MedaiError as error:
         return {study.study_key: error for study in group}
     results: dict[str, StudyPrediction | MedaiError] = {}
@@ -116,7 +116,7 @@ def ask_model(
     return {key: _in_role(answer, role) for key, answer in results.items()}
 
 
-def _loaded(entry: CatalogEntry, inference: Inference) -> list[LoadedModel]:
+def load_models(entry: CatalogEntry, inference: Inference) -> list[LoadedModel]:
     """The model, or the members of an ensemble by their weight."""
     from medai_pipeline.models.ensemble import check_members, ranked
     from medai_pipeline.models.load import load

@@ -39,6 +39,8 @@ class SiteKeys:
     objects: bytes
     vault: bytes
     audit: bytes
+    web: bytes
+    patients: bytes
 
     def __repr__(self) -> str:
         return "SiteKeys(<hidden>)"
@@ -48,7 +50,7 @@ class SiteKeys:
         """Raises SettingsError unless `secret` has 32 bytes."""
         if len(secret) != SECRET_BYTES:
             raise SettingsError(f"the site's secret key must have {SECRET_BYTES} bytes, this one has {len(secret)}")
-        labels = ("study-key", "deidentification", "objects", "vault", "audit")
+        labels = ("study-key", "deidentification", "objects", "vault", "audit", "web", "patients")
         return cls(*(_subkey(secret, label) for label in labels))
 
     @classmethod
@@ -67,6 +69,11 @@ class SiteKeys:
         """26 characters A-Z2-7 (130 bits) that stand for a study wherever its UID must not appear."""
         digest = hmac.new(self.study_keys, study_instance_uid.encode(), hashlib.sha256).digest()
         return base64.b32encode(digest).decode()[:STUDY_KEY_LENGTH]
+
+    def patient_token(self, patient_id: str) -> str:
+        """What stands for a Patient ID in the index of the vault; "" for none. Spaces around an ID mean nothing."""
+        told = patient_id.strip().encode("utf-8", "surrogatepass")
+        return hmac.new(self.patients, told, hashlib.sha256).hexdigest()[:32] if told else ""
 
 
 def _subkey(secret: bytes, label: str) -> bytes:

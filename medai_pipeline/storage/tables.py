@@ -269,4 +269,9 @@ identities = sa.Table(
     sa.Column("sealed", sa.LargeBinary, nullable=False),
     sa.Column("key_id", sa.Text, nullable=False),
     _time("updated_at", nullable=False),
+    _text("patient_token"),  # an HMAC of the Patient ID: by it the studies of a patient are found
+    sa.Index("identities_patient", "patient_token", postgresql_where=sa.text("patient_token <> ''")),
 )
+
+# the same schema holds who logs in, and what they ask for and say
+from medai_pipeline.storage import web_tables  # noqa: E402, F401

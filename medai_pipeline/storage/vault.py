@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 
 import sqlalchemy as sa
@@ -27,10 +27,13 @@ _VERSION = b"\x01"
 
 
 class Vault:
-    """Identities by study key. `key` has 32 bytes."""
+    """Identities by study key. `key` has 32 bytes; `patient_token` hides a Patient ID (`SiteKeys.patient_token`)."""
 
-    def __init__(self, engine: Engine, key: bytes, audit: Audit) -> None:
+    def __init__(
+        self, engine: Engine, key: bytes, audit: Audit, patient_token: Callable[[str], str] = lambda _: ""
+    ) -> None:
         self._engine = engine
+        self._patient_token = patient_token
         self._key = key
         self._audit = audit
 
@@ -48,8 +51,13 @@ class Vault:
                 sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"vault {study_key}"}
             )
             known = self._open(connection, study_key)
-            sealed = self._seal(study_key, _merged(known, identity) if known else identity)
-            values = {"sealed": sealed, "key_id": key_id(self._key).hex(), "updated_at": sa.func.now()}
+            kept = _merged(known, identity) if known else identity
+            values = {
+                "sealed": self._seal(study_key, kept),
+                "key_id": key_id(self._key).hex(),
+                "updated_at": sa.func.now(),
+                "patient_token": self._patient_token(kept.patient_id),
+            }
             statement = insert(identities).values(study_key=study_key, **values)
             connection.execute(statement.on_conflict_do_update(constraint=identities.primary_key, set_=values))
 
@@ -64,6 +72,16 @@ class Vault:
                 raise StorageError(f"the vault knows no identity for study {study_key}: fetch the study again")
             self._audit.append_in(connection, actor, "identity.read", study_key, {"purpose": purpose})
         return identity
+
+    def of_patient(self, patient_id: str, actor: str, purpose: str) -> list[str]:
+        """The study keys of a patient, by Patient ID exactly. The asking is recorded, by an HMAC of what was asked for."""
+        token = self._patient_token(patient_id)
+        query = sa.select(identities.c.study_key).where(identities.c.patient_token == token).order_by("study_key")
+        with self._engine.begin() as connection:
+            found = list(connection.scalars(query)) if token else []
+            detail = {"purpose": purpose, "studies": len(found)}
+            self._audit.append_in(connection, actor, "identity.find", f"patient:{token}", detail)
+        return found
 
     def known(self, study_keys: Iterable[str]) -> set[str]:
         """Those of `study_keys` that have an identity. Nothing is opened, so nothing is recorded."""

@@ -1,0 +1,45 @@
+"""How a route says who may: `needs(Permission.X)`. The table of roles is in `roles`, how a caller is recognised in
+`authentication`.
+
+What says nothing is refused when the application is made.
+"""
+
+from __future__ import annotations
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+
+from medai_pipeline.errors import NotAllowed
+from medai_pipeline.web.authentication import authenticate, require_own_page
+from medai_pipeline.web.roles import PERMISSIONS, Permission, Principal, Role, roles_of
+
+__all__ = ["PERMISSIONS", "Needs", "Permission", "Principal", "Role", "needs", "roles_of"]
+
+
+class Needs:
+    """A dependency of a route: the caller, once it is known that they may. Made by `needs`."""
+
+    def __init__(self, permission: Permission) -> None:
+        self.permission = permission
+
+    async def __call__(self, request: Request) -> Principal:
+        """Raises NotLoggedIn, or NotAllowed (which is audited)."""
+        caller = await run_in_threadpool(authenticate, request)
+        await require_own_page(request, caller)
+        request.state.principal = caller.principal
+        if not caller.principal.may(self.permission):
+            await run_in_threadpool(_record_refusal, request, caller.principal, self.permission)
+            raise NotAllowed(f"this needs the permission {self.permission}, which your roles do not have: ask an admin")
+        return caller.principal
+
+
+def needs(permission: Permission) -> Needs:
+    """`Depends(needs(Permission.X))`: who is logged in and may; everybody else is refused."""
+    return Needs(permission)
+
+
+def _record_refusal(request: Request, principal: Principal, permission: Permission) -> None:
+    route = getattr(request.scope.get("route"), "path", "")
+    request.app.state.services.audit.append(
+        principal.actor, "access.refused", route, {"permission": permission, "method": request.method}
+    )

@@ -1,0 +1,113 @@
+"""`create_app`: the application out of its parts. No route stands here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from medai_pipeline import DISCLAIMER, __version__
+from medai_pipeline.errors import SettingsError
+from medai_pipeline.services import Services
+from medai_pipeline.web import api, docs, login, pages, problems
+from medai_pipeline.web.access import Needs, Permission
+from medai_pipeline.web.authentication import COOKIE
+from medai_pipeline.web.middleware import Envelope
+
+LARGEST_BODY = 2**20  # bytes; an upload route has its own limit
+STATIC = Path(__file__).with_name("static")
+
+# (method, path as declared) that anybody may ask; everything else has `needs(...)`
+PUBLIC = frozenset(
+    {
+        ("GET", "/health"),
+        ("GET", "/ready"),
+        ("GET", "/login"),
+        ("POST", "/login"),
+        ("MOUNT", "/static/docs"),
+        ("MOUNT", "/static"),
+    }
+)
+
+ROUTERS = (login.router, docs.router, *pages.ROUTERS, *api.ROUTERS)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The whole application over `services`. Raises SettingsError for a route that does not say who may."""
+    app = FastAPI(
+        title="medai_pipeline",
+        version=__version__,
+        description=DISCLAIMER,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        max_body_size=LARGEST_BODY,
+        lifespan=_lifespan,
+    )
+    app.state.services = services
+    app.add_middleware(Envelope, tls=bool(services.settings.tls_cert), failed=problems.unexpected)
+    problems.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount("/static/docs", StaticFiles(directory=docs.ASSETS), name="docs")
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    unsaid = [f"{method} {path}" for method, path, permission in permissions(app) if permission is None]
+    if unsaid:
+        raise SettingsError(f"routes that do not say who may: {', '.join(unsaid)}; give them needs(...)")
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def permissions(app: FastAPI) -> Iterator[tuple[str, str, Permission | str | None]]:
+    """(method, path, permission) of every route; "public" for those of PUBLIC, None for one that says nothing."""
+    for route in iter_route_contexts(app.routes):
+        mount = isinstance(route.original_route, Mount)
+        for method in sorted(route.methods or ({"MOUNT"} if mount else {"ANY"})):
+            place = ("GET" if method == "HEAD" else method, str(route.path))
+            yield method, str(route.path), _permission(route) or ("public" if place in PUBLIC else None)
+
+
+def _permission(route: RouteContext) -> Permission | None:
+    """What the route's `needs(...)` asks for, wherever among its dependencies it stands."""
+    waiting = list(getattr(getattr(route, "dependant", None), "dependencies", ()))
+    while waiting:
+        dependant = waiting.pop()
+        if isinstance(dependant.call, Needs):
+            return dependant.call.permission
+        waiting += dependant.dependencies
+    return None
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description, once; each operation with its permission and how to log in."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    described = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    described.setdefault("components", {})["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "from `medai users token NAME`"},
+        "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+    }
+    for method, path, permission in permissions(app):
+        operation = described["paths"].get(path, {}).get(method.lower())
+        if operation is not None:
+            operation["x-medai-permission"] = permission
+            operation["security"] = [] if permission == "public" else [{"token": []}, {"session": []}]
+    app.openapi_schema = described
+    return described
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    services: Services = app.state.services
+    if "engine" in services.__dict__:
+        services.engine.dispose()
+    if "pacs" in services.__dict__:
+        services.pacs.close()
