@@ -15,6 +15,7 @@ import click
 from medai_pipeline import DISCLAIMER, __version__
 from medai_pipeline.errors import MedaiError
 from medai_pipeline.local.model_cli import models
+from medai_pipeline.local.privacy_cli import audit, forget, keys, retention
 from medai_pipeline.local.terminal import console, plain, printable, progress, quiet_logs
 from medai_pipeline.local.user_cli import users
 from medai_pipeline.memory import keep_buffers
@@ -205,7 +206,31 @@ def worklist(as_json: bool, export: Path | None) -> None:
         click.echo(json.dumps(page.as_json(services), indent=2))
     else:
         page.terminal().print(page.as_table(services))
+        for warning in page.warnings(services):
+            console.print(f"[bold red]warning[/] {plain(warning)}", soft_wrap=True)
         click.echo(DISCLAIMER)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+def status(as_json: bool) -> None:
+    """How the pipeline is doing. Exit code 1 when something asks for a person: overdue or failed studies, no heartbeat.
+
+    \b
+    Examples:
+      medai status
+      medai status --json | jq .warnings
+    """
+    from medai_pipeline.local import status as page
+
+    seen = page.look(_services(_attached()))
+    if as_json:
+        click.echo(json.dumps(page.as_json(seen), indent=2))
+    else:
+        click.echo("\n".join(page.as_lines(seen)))
+        for warning in seen.warnings():
+            console.print(f"[bold red]warning[/]       {plain(warning)}", soft_wrap=True)
+    sys.exit(1 if seen.warnings() else 0)
 
 
 @main.command()
@@ -296,8 +321,8 @@ def lineage(name: str, as_json: bool) -> None:
         terminal().print(shown.as_tree(chain, settings.run_page), soft_wrap=True)
 
 
-main.add_command(models)
-main.add_command(users)
+for command in (models, users, audit, keys, forget, retention):
+    main.add_command(command)
 
 
 # what the commands share -------------------------------------------------------------------------------------

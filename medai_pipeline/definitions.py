@@ -9,6 +9,8 @@ from typing import Any
 
 import dagster as dg
 
+from medai_pipeline.logs import quiet_libraries
+from medai_pipeline.orchestration.ageing import retention
 from medai_pipeline.orchestration.assets import ASSETS
 from medai_pipeline.orchestration.jobs import study_job
 from medai_pipeline.orchestration.model_assets import MODEL_ASSETS, MODEL_JOBS
@@ -33,10 +35,12 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
             model_backfills(services),
             model_followers(services),
             kept_values(services),
+            retention(services),
         ],
         resources={"session": session_resource(services), "study_io": io_manager(services)},
         executor=dg.in_process_executor,
     )
 
 
+quiet_libraries()
 defs = build_definitions()

@@ -11,7 +11,8 @@ MedaiError
 │       └── UnfitValues      an image of the patient whose values are not what the model was made for
 ├── DeidentificationError    an object could not be de-identified: it fails closed and goes nowhere
 ├── StudyError               the study as a whole cannot go on (stage and reason)
-│   └── NoUsableImages       nothing in the study can be given to a model
+│   ├── NoUsableImages       nothing in the study can be given to a model
+│   └── StudyForgotten       a person had the study forgotten: nothing of it is read or kept any more
 ├── ModelError
 │   ├── ModelNotFound        no such name or version
 │   ├── WeightsMissing       the catalog knows the model, its file is not there
@@ -98,6 +99,10 @@ class StudyError(MedaiError):
 
 
 class NoUsableImages(StudyError):
+    pass
+
+
+class StudyForgotten(StudyError):
     pass
 
 

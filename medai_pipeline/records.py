@@ -38,6 +38,7 @@ class StudyState(StrEnum):
     REPORTED = "reported"
     FAILED = "failed"  # with stage and reason; retried by policy
     VANISHED = "vanished"  # deleted in the PACS before it was reported
+    FORGOTTEN = "forgotten"  # by a person or by age: its key is destroyed, the study key alone is left
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,19 +22,25 @@ if TYPE_CHECKING:
     from medai_pipeline.pacs.orthanc import Orthanc
     from medai_pipeline.pacs.seam import Pacs
     from medai_pipeline.stages import Drawing, Inference
+    from medai_pipeline.storage.ages import Ages
     from medai_pipeline.storage.annotations import Annotations
     from medai_pipeline.storage.audit import Audit
+    from medai_pipeline.storage.audit_trail import AuditTrail
     from medai_pipeline.storage.catalogue import Catalogue
     from medai_pipeline.storage.changes import Changes
     from medai_pipeline.storage.idempotency import Idempotency
+    from medai_pipeline.storage.keyring import KeySource
     from medai_pipeline.storage.keys import SiteKeys
     from medai_pipeline.storage.lifecycle import Lifecycle
     from medai_pipeline.storage.lineage import Lineage
+    from medai_pipeline.storage.marks import Marks
     from medai_pipeline.storage.objects import ObjectStore
     from medai_pipeline.storage.opinions import Opinions
     from medai_pipeline.storage.registry import Registry
     from medai_pipeline.storage.requests import Requests
     from medai_pipeline.storage.results import Results
+    from medai_pipeline.storage.rotation import Rotation
+    from medai_pipeline.storage.secrets import StudySecrets
     from medai_pipeline.storage.sessions import Sessions
     from medai_pipeline.storage.users import Users
     from medai_pipeline.storage.vault import Vault
@@ -54,6 +60,19 @@ class Services:
         from medai_pipeline.storage.keys import SiteKeys
 
         return SiteKeys.load(self.settings.key, self.settings.key_path, create=False)
+
+    @cached_property
+    def key_source(self) -> KeySource:
+        """All secrets of the site; `keys` has what never changes: the names."""
+        from medai_pipeline.storage.keyring import KeySource
+
+        return KeySource(self.settings.key, self.settings.key_path)
+
+    @cached_property
+    def secrets(self) -> StudySecrets:
+        from medai_pipeline.storage.secrets import StudySecrets
+
+        return StudySecrets(self.engine, self.key_source)
 
     @cached_property
     def engine(self) -> Engine:
@@ -85,19 +104,25 @@ class Services:
     def audit(self) -> Audit:
         from medai_pipeline.storage.audit import Audit
 
-        return Audit(self.engine, self.keys.audit)
+        return Audit(self.engine, self.key_source)
+
+    @cached_property
+    def audit_trail(self) -> AuditTrail:
+        from medai_pipeline.storage.audit_trail import AuditTrail
+
+        return AuditTrail(self.engine)
 
     @cached_property
     def vault(self) -> Vault:
         from medai_pipeline.storage.vault import Vault
 
-        return Vault(self.engine, self.keys.vault, self.audit, self.keys.patient_token)
+        return Vault(self.engine, self.secrets, self.key_source, self.audit)
 
     @cached_property
     def objects(self) -> ObjectStore:
         from medai_pipeline.storage.objects import ObjectStore
 
-        return ObjectStore(self.settings.objects_path, self.keys.objects)
+        return ObjectStore(self.settings.objects_path, self.secrets)
 
     @cached_property
     def pacs(self) -> Pacs:
@@ -133,6 +158,24 @@ class Services:
         from medai_pipeline.storage.lineage import Lineage
 
         return Lineage(self.engine)
+
+    @cached_property
+    def ages(self) -> Ages:
+        from medai_pipeline.storage.ages import Ages
+
+        return Ages(self.engine)
+
+    @cached_property
+    def marks(self) -> Marks:
+        from medai_pipeline.storage.marks import Marks
+
+        return Marks(self.engine)
+
+    @cached_property
+    def rotation(self) -> Rotation:
+        from medai_pipeline.storage.rotation import Rotation
+
+        return Rotation(self.engine, self.key_source, self.audit, self.vault, self.objects)
 
     @cached_property
     def registry(self) -> Registry:

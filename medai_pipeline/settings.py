@@ -20,6 +20,7 @@ from medai_pipeline.explain.methods import ALL_METHODS
 from medai_pipeline.pacs.node import check_title, parse_node
 from medai_pipeline.pacs.peers import parse_peers
 from medai_pipeline.pacs.tls import TlsFiles
+from medai_pipeline.retention import parse_retention
 from medai_pipeline.triage.rules import rules_at
 
 
@@ -84,6 +85,11 @@ def _options(text: str) -> str:
     return text
 
 
+def _retention(text: str) -> str:
+    parse_retention(text)
+    return text
+
+
 def _rules(text: str) -> Path | None:
     if not text:
         return None
@@ -98,6 +104,7 @@ def _method(text: str) -> str:
     return text
 
 
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 # OpenCV's colormaps by name; OpenCV itself is not loaded to read a setting (a test holds the two equal)
@@ -198,6 +205,22 @@ SETTINGS: tuple[Setting, ...] = (
         float,
         "mean minutes from one reading to the next, all readers together: two readers at 4 minutes each make 2; short favours urgent studies",
     ),
+    Setting(
+        "MEDAI_RETENTION",
+        "",
+        _retention,
+        "days that kinds of data are kept, with commas: raw=30,tensors=90,deidentified=365,reports=3650,events=90,logs=30; "
+        "empty: all for ever",
+    ),
+    Setting(
+        "MEDAI_OVERDUE_SECONDS", "1800", float, "a study without a report is overdue when its images came longer ago"
+    ),
+    Setting(
+        "MEDAI_METRICS_TOKEN",
+        "",
+        _optional,
+        "what a scraper of /metrics sends as bearer token; empty: this machine alone",
+    ),
     Setting("MEDAI_STABLE_SECONDS", "10", float, "a study is ready when no image arrived for so long"),
     Setting("MEDAI_SENSOR_SECONDS", "2", int, "pause between two looks at the PACS change feed"),
     Setting("MEDAI_RECONCILE_SECONDS", "60", float, "pause between two full sweeps over the PACS"),
@@ -275,6 +298,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("MEDAI_WORKERS", "1", int, "warm worker processes on this machine, and runs at once"),
     Setting("MEDAI_BROKER_URL", "", _optional, "Celery broker of the warm workers; empty: the Postgres above"),
+    Setting("MEDAI_LOG_FORMAT", "text", str.lower, "text or json (one object a line), in the logs of the services"),
     Setting(
         "MEDAI_LOG_LEVEL",
         "INFO",
@@ -310,6 +334,9 @@ class Settings:
     triage_rules: Path | None
     reading_limit_hours: float
     reading_minutes: float
+    retention: str
+    overdue_seconds: float
+    metrics_token: str | None
     stable_seconds: float
     sensor_seconds: int
     reconcile_seconds: float
@@ -349,6 +376,7 @@ class Settings:
     dicom_tls_authorities: Path | None
     workers: int
     broker_url: str | None
+    log_format: str
     log_level: str
 
     def __repr__(self) -> str:
@@ -419,7 +447,15 @@ _AT_LEAST_ONE = (
     "max_upload_mb",
 )
 _MORE_THAN_NOTHING = ("reading_limit_hours", "reading_minutes", "session_idle_minutes", "session_hours")
-_NOT_NEGATIVE = ("stable_seconds", "reconcile_seconds", "retry_seconds", "history_days", "kept_days", "pacs_days")
+_NOT_NEGATIVE = (
+    "stable_seconds",
+    "reconcile_seconds",
+    "retry_seconds",
+    "history_days",
+    "kept_days",
+    "pacs_days",
+    "overdue_seconds",
+)
 _PORTS = ("web_port", "api_port", "code_port", "orthanc_port", "dicom_port", "scp_port", "pacs_move_port")
 
 
@@ -434,6 +470,8 @@ def _validate(settings: Settings) -> None:
         wrong.append("MEDAI_PACS and ORTHANC_URL both name a PACS: set one of them")
     if settings.log_level not in LOG_LEVELS:
         wrong.append(f"MEDAI_LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
+    if settings.log_format not in LOG_FORMATS:
+        wrong.append(f"MEDAI_LOG_FORMAT must be one of {', '.join(LOG_FORMATS)}")
     rules: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
         (_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "0 or more"),

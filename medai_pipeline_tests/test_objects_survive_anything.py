@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from medai_pipeline.errors import ObjectCorrupt, ObjectMissing, StorageError, StorageFull
@@ -36,6 +36,7 @@ def files_under(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.is_file())
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=4096))
 @example(b"")
 @example(bytes(3_000_000))

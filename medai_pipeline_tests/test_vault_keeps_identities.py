@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -12,9 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from medai_pipeline.errors import ObjectCorrupt, StorageError
+from medai_pipeline.errors import ObjectCorrupt, SettingsError, StorageError
 from medai_pipeline.records import Identity
 from medai_pipeline.storage.audit import Audit
+from medai_pipeline.storage.keyring import KeySource
+from medai_pipeline.storage.secrets import StudySecrets
 from medai_pipeline.storage.tables import audit_log, identities, metadata
 from medai_pipeline.storage.vault import Vault
 
@@ -40,9 +44,14 @@ def audit(engine: Engine) -> Audit:
     return Audit(engine, b"a" * 32)
 
 
+def vault_of(engine: Engine, audit: Audit, secret: bytes) -> Vault:
+    source = KeySource(base64.b64encode(secret).decode(), Path())
+    return Vault(engine, StudySecrets(engine, source), source, audit)
+
+
 @pytest.fixture
 def vault(engine: Engine, audit: Audit) -> Vault:
-    return Vault(engine, b"v" * 32, audit)
+    return vault_of(engine, audit, b"v" * 32)
 
 
 def read(vault: Vault, key: str = KEY) -> Identity:
@@ -112,8 +121,8 @@ def test_an_unknown_study_is_a_clear_error_and_no_reading(vault: Vault, audit: A
 
 def test_another_sites_key_opens_no_identity(vault: Vault, engine: Engine, audit: Audit) -> None:
     vault.store(KEY, FULL)
-    with pytest.raises(ObjectCorrupt, match="another site key"):
-        read(Vault(engine, b"w" * 32, audit))
+    with pytest.raises(SettingsError, match="not among the keys here"):
+        read(vault_of(engine, audit, b"w" * 32))
 
 
 def test_a_changed_or_exchanged_row_does_not_open(vault: Vault, engine: Engine) -> None:

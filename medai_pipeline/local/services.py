@@ -152,7 +152,8 @@ def page_url(settings: Settings) -> str:
 
 
 def _levels(context: Context) -> tuple[str, ...]:
-    return ("--log-level", context.settings.log_level.lower())
+    form = "json" if context.settings.log_format == "json" else "colored"
+    return ("--log-level", context.settings.log_level.lower(), "--log-format", form)
 
 
 def _daemon_beats(web_port: int) -> Callable[[], bool]:

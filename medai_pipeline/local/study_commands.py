@@ -31,6 +31,8 @@ def retry_studies(services: Services, study_keys: Sequence[str], all_failed: boo
         rows = services.worklist.in_progress()
         wanted += [row.study_key for row in rows if row.state is StudyState.FAILED and row.study_key not in wanted]
     done = {key: services.lifecycle.retry(key, services.now()) for key in wanted}
+    for key in (key for key, ready in done.items() if ready):
+        services.audit.append(user(), "study.retried", key)
     return Retried(tuple(k for k, ready in done.items() if ready), tuple(k for k, ready in done.items() if not ready))
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from medai_pipeline import DISCLAIMER
 from medai_pipeline.analyze import write_file
+from medai_pipeline.local.study_commands import user
 from medai_pipeline.reading_list import ListedStudy, reading_list
 
 if TYPE_CHECKING:
@@ -134,11 +135,19 @@ def _reasons(reasons: Sequence[str]) -> Text:
     return Text("\n".join(reasons[:REASONS_SHOWN]) + (f"\n(and {more} more, see the report)" if more > 0 else ""))
 
 
+def warnings(services: Services) -> list[str]:
+    """What `medai status` warns of."""
+    from medai_pipeline.local.status import look
+
+    return look(services).warnings()
+
+
 def export_reports(services: Services, folder: Path) -> list[Path]:
     """Each study's report.json, report.html and overlays under FOLDER/<study key>; returns those folders."""
     made = []
     for row in services.worklist.worklist():
         target = folder / row.study_key
+        services.audit.append(user(), "report.export", row.study_key, {"purpose": "medai worklist --export"})
         for name in services.objects.names(f"{row.object_prefix}/"):
             write_file(target / name.removeprefix(f"{row.object_prefix}/"), services.objects.get(name))
         made.append(target)

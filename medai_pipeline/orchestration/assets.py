@@ -1,5 +1,6 @@
 """The assets, one a stage: load, one call into `stages`, return. What a person sees of each is in `describe`."""
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -64,6 +65,7 @@ def anonymized_instances(context: dg.AssetExecutionContext, raw_dicom: StudyValu
     services = stage.services
 
     def deidentify(key: str) -> DeidentifiedStudy:
+        services.audit.append("pipeline:anonymized_instances", "instances.read", key, {"purpose": "de-identify them"})
         study, identity = stages.deidentify_study(raw_dicom[key], services.objects, services.deidentifier)
         services.vault.store(key, identity)
         return study
@@ -105,11 +107,18 @@ def predictions(context: dg.AssetExecutionContext, normalized_tensors: StudyValu
     stage = Stage(context, context.resources.session, PREDICTION_CHECK)
     services = stage.services
 
+    shares: dict[str, float] = {}  # study key -> its share of the seconds that its batch took
+
     def predict(keys: Any) -> Mapping[str, Any]:
-        return stages.predict_studies([normalized_tensors[key] for key in keys], stage.session.inference)
+        tensors, began = [normalized_tensors[key] for key in keys], time.perf_counter()
+        said = stages.predict_studies(tensors, stage.session.inference)
+        spent, images = time.perf_counter() - began, sum(len(t.items) for t in tensors)
+        shares.update((t.study_key, spent * len(t.items) / max(images, 1)) for t in tensors)
+        return said
 
     def save(prediction: StudyPrediction) -> None:
-        services.results.save_prediction(prediction, stage.session.run_id)
+        share = shares.get(prediction.study_key)
+        services.results.save_prediction(prediction, stage.session.run_id, seconds=share)
 
     def wanted(key: str) -> str:
         tensors = normalized_tensors[key]

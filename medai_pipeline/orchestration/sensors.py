@@ -15,6 +15,7 @@ from medai_pipeline.orchestration.jobs import STUDY_JOB
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, STUDIES, contiguous
 from medai_pipeline.records import StudyState
 from medai_pipeline.services import Services
+from medai_pipeline.storage.marks import SENSOR
 
 UNCLAIMED = timedelta(seconds=90)  # a started run claims its studies at its first step; importing takes seconds
 UNSTARTED = timedelta(seconds=180)  # a launched run that never starts lost its worker or its message
@@ -39,6 +40,7 @@ def orthanc_studies(services: Services) -> dg.SensorDefinition:
         cursor = Cursor.from_text(context.cursor)
         try:
             noticed = notice(services.watch, cursor, now)
+            services.marks.note(SENSOR, now)
             if noticed.swept:
                 purge(services.engine, now)
             cursor, message = noticed.cursor, f"{noticed.changed} changed, {len(noticed.revisions)} complete"

@@ -22,6 +22,7 @@ from medai_pipeline.errors import (
     WeightsMissing,
     WeightsRefused,
 )
+from medai_pipeline.logs import about
 from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.model_choice import choice_tags, input_tags, latest_input_tags
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS
@@ -167,8 +168,10 @@ class Stage:
 
     def _guarded(self, work: Many, keys: Sequence[str]) -> Mapping[str, Any]:
         """The batch; when it breaks as a whole, each study alone, so that only the guilty one fails."""
+        named = {"study_key": keys[0]} if len(keys) == 1 else {"studies": str(len(keys))}
         try:
-            return work(keys)
+            with about(run_id=self.session.run_id, stage=self.name, **named):
+                return work(keys)
         except DatabaseUnreachable:
             raise  # nothing can be recorded: the run fails, and reconciliation takes its studies up again
         except Exception as error:  # noqa: BLE001 - the boundary between one study and its neighbours

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_process_init
+from celery.signals import setup_logging, worker_process_init
 from dagster_celery.config import DEFAULT_CONFIG
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
@@ -36,6 +36,16 @@ def worker_app() -> Celery:
     create_execute_job_task(made)
     create_resume_job_task(made)
     return made
+
+
+@setup_logging.connect
+def log(**_: Any) -> None:
+    """In place of Celery's own handlers: the same lines as every other service."""
+    from medai_pipeline.logs import configure
+    from medai_pipeline.settings import read_settings
+
+    settings = read_settings()
+    configure(settings.log_level, settings.log_format)
 
 
 @worker_process_init.connect

@@ -10,10 +10,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from medai_pipeline.records import StudyState
 from medai_pipeline.storage.rows import Arrival
+from medai_pipeline.storage.secrets import is_forgotten
 from medai_pipeline.storage.tables import arrivals, studies
 
 VANISHED_REASON = "deleted in the PACS before it was reported"
-_ENDED = (StudyState.REPORTED, StudyState.VANISHED)
+_ENDED = (StudyState.REPORTED, StudyState.VANISHED, StudyState.FORGOTTEN)
 
 
 class Arrivals:
@@ -23,7 +24,10 @@ class Arrivals:
         self._engine = engine
 
     def touch(self, study_key: str, fingerprint: str, instance_count: int, now: datetime) -> bool:
-        """Notes what the PACS holds; True when that is new, or changed, or the study is back: its quiet period begins."""
+        """Notes what the PACS holds; True when that is new, or changed, or the study is back: its quiet period begins.
+
+        A study that was forgotten is never new: it is left alone until a person lifts that.
+        """
         new = insert(arrivals).values(
             study_key=study_key,
             fingerprint=fingerprint,
@@ -48,6 +52,8 @@ class Arrivals:
             where=(arrivals.c.fingerprint != new.excluded.fingerprint) | arrivals.c.vanished,
         )
         with self._engine.begin() as connection:
+            if is_forgotten(connection, study_key):
+                return False
             return connection.execute(changed.returning(arrivals.c.study_key)).first() is not None
 
     def is_known(self, study_key: str) -> bool:

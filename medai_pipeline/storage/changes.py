@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from medai_pipeline.records import StudyState
-from medai_pipeline.storage.tables import inference_results, reports, studies
+from medai_pipeline.storage.tables import expired, inference_results, reports, studies
 
 _RECENT = 500  # reported studies that tell how long one takes
 
@@ -39,7 +39,7 @@ class Changes:
         self._engine = engine
 
     def read_studies(self) -> list[ReadStudy]:
-        """The latest revision of every study that is reported, longest ago first."""
+        """The latest revision of every study that is reported and can be read again, longest ago first."""
         latest = _latest()
         model = reports.c.content["models"][0]
         query = (
@@ -51,7 +51,7 @@ class Changes:
                 sa.func.coalesce(model["weights_sha256"].astext, "").label("weights_sha256"),
             )
             .join(reports, reports.c.id == latest.c.report_id)
-            .where(latest.c.state == StudyState.REPORTED)
+            .where(latest.c.state == StudyState.REPORTED, ~_is_spent(latest))
             .order_by(reports.c.created_at, latest.c.study_key)
         )  # fmt: skip
         with self._engine.connect() as connection:
@@ -155,7 +155,11 @@ class Changes:
             inference_results.c.model_version == version,
         )
         query = sa.select(latest.c.study_key).where(
-            latest.c.state == StudyState.REPORTED, latest.c.ready_at >= since, latest.c.study_key.in_(keys), ~asked
+            latest.c.state == StudyState.REPORTED,
+            latest.c.ready_at >= since,
+            latest.c.study_key.in_(keys),
+            ~asked,
+            ~_is_spent(latest),
         )
         with self._engine.connect() as connection:
             return list(connection.scalars(query.order_by(latest.c.finished_at)))
@@ -167,6 +171,15 @@ def _latest() -> sa.Subquery:
         .distinct(studies.c.study_key)
         .order_by(studies.c.study_key, studies.c.revision.desc())
         .subquery()
+    )
+
+
+def _is_spent(latest: sa.Subquery) -> sa.ColumnElement[bool]:
+    """What another version would read was deleted because of its age."""
+    return sa.exists().where(
+        expired.c.study_key == latest.c.study_key,
+        expired.c.kind.in_(("tensors", "deidentified")),
+        expired.c.at > latest.c.finished_at,
     )
 
 

@@ -8,11 +8,19 @@ from typing import Any
 from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
-from medai_pipeline.errors import DatabaseUnreachable, SettingsError, StorageError, StorageFull
+from medai_pipeline.errors import (
+    DatabaseUnreachable,
+    MedaiError,
+    SettingsError,
+    StorageError,
+    StorageFull,
+    StudyForgotten,
+)
 
 SCHEMA = "medai"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATION_LOCK = 0x6D656461_69000001
+_FORGOTTEN = "MEDF0"  # raised by the trigger refuse_forgotten
 
 # a peer that vanished without a word (power, network) is noticed within about a minute, on both sides
 _KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
@@ -82,8 +90,10 @@ def _translate(context: ExceptionContext) -> None:
         raise translated from context.original_exception
 
 
-def _our_error(error: DBAPIError, url: URL | None, is_disconnect: bool) -> StorageError | None:
+def _our_error(error: DBAPIError, url: URL | None, is_disconnect: bool) -> MedaiError | None:
     state = str(getattr(error.orig, "sqlstate", None) or "")
+    if state == _FORGOTTEN:
+        return StudyForgotten("the study was forgotten: it is left alone until a person lifts that")
     if state == "53100":  # disk_full
         return StorageFull("Postgres has no space left on its disk: make room there, then retry")
     if is_disconnect or state.startswith(("08", "57P", "53")) or (isinstance(error, OperationalError) and not state):

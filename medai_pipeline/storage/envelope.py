@@ -1,11 +1,11 @@
-"""The sealed form of one object: AES-256-GCM under a fresh data key, which is wrapped by the site's object key.
+"""The sealed form of one object: AES-256-GCM under a fresh data key, which is wrapped by its study's object key.
 
 No files and no names are decided here. Layout, in bytes:
 
     magic 8 | key id 8 | wrap nonce 12 | wrapped data key 48 | data nonce 12 | ciphertext and tag
 
-The data key is bound to magic, key id and name; the data to magic and name. A new site key therefore needs a new
-header only, and a sealed object put under another name does not open. NIST SP 800-38D: a 96-bit random nonce;
+The data key is bound to magic, key id and name; the data to magic and name. Another key therefore needs a new header
+only, and a sealed object put under another name does not open. NIST SP 800-38D: a 96-bit random nonce;
 each data key is used once.
 """
 
@@ -41,6 +41,13 @@ def open_sealed(master: bytes, name: str, sealed: bytes) -> bytes:
         raise ObjectCorrupt(f"object {name} fails its authentication tag: fetch or compute it again") from error
 
 
+def sealed_under(name: str, sealed: bytes) -> bytes:
+    """The id of the key that wraps the data key. Raises ObjectCorrupt when this is not one of ours."""
+    if len(sealed) < HEADER_BYTES or sealed[:8] != MAGIC:
+        raise ObjectCorrupt(f"object {name} is not one of ours or is cut off: fetch or compute it again")
+    return bytes(sealed[8:16])
+
+
 def rewrapped(old: bytes, new: bytes, name: str, header: bytes) -> bytes:
     """`header` under another master key; the ciphertext behind it stays as it is."""
     return _wrap(new, name, _unwrap(old, name, header)) + header[HEADER_BYTES - 12 : HEADER_BYTES]
@@ -52,10 +59,8 @@ def _wrap(master: bytes, name: str, data_key: bytes) -> bytes:
 
 
 def _unwrap(master: bytes, name: str, sealed: bytes) -> bytes:
-    if len(sealed) < HEADER_BYTES or sealed[:8] != MAGIC:
-        raise ObjectCorrupt(f"object {name} is not one of ours or is cut off: fetch or compute it again")
     start, nonce, wrapped = sealed[:16], sealed[16:28], sealed[28:76]
-    if start[8:] != key_id(master):
+    if sealed_under(name, sealed) != key_id(master):
         raise ObjectCorrupt(f"object {name} was sealed with another site key: restore that key")
     try:
         return AESGCM(master).decrypt(nonce, wrapped, start + name.encode())

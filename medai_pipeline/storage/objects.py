@@ -10,13 +10,15 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from medai_pipeline.errors import ObjectCorrupt, ObjectMissing, StorageError, StorageFull
-from medai_pipeline.storage.envelope import open_sealed, seal
+from medai_pipeline.storage.envelope import HEADER_BYTES, open_sealed, rewrapped, seal, sealed_under
+from medai_pipeline.storage.keys import key_id
 
 _PART = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]{0,199}\Z")
 _TEMPORARY_SUFFIX = ".part"
@@ -31,12 +33,32 @@ class ObjectFacts:
     size: int
 
 
-class ObjectStore:
-    """Objects by name under `root`, sealed with `key` (32 bytes). Safe for many threads and processes at once."""
+class Keys(Protocol):
+    """Which key (32 bytes) an object has: `storage.secrets`, by the study that its name holds."""
 
-    def __init__(self, root: Path, key: bytes) -> None:
+    def sealing(self, name: str) -> bytes: ...
+
+    def opening(self, name: str, sealed_under: bytes) -> bytes: ...
+
+
+class OneKey(NamedTuple):
+    """One key for every object."""
+
+    key: bytes
+
+    def sealing(self, name: str) -> bytes:
+        return self.key
+
+    def opening(self, name: str, sealed_under: bytes) -> bytes:
+        return self.key
+
+
+class ObjectStore:
+    """Objects by name under `root`, sealed with `keys`, or all with one key. Safe for many threads and processes."""
+
+    def __init__(self, root: Path, keys: Keys | bytes) -> None:
         self._root = root
-        self._key = key
+        self._keys: Keys = OneKey(keys) if isinstance(keys, bytes) else keys
 
     def __repr__(self) -> str:
         return f"ObjectStore({self._root})"
@@ -46,10 +68,10 @@ class ObjectStore:
 
         Raises StorageFull when there is no room (nothing is left behind), StorageError when the disk refuses.
         """
-        path = self._path(name)
+        path, key = self._path(name), self._keys.sealing(name)
         with _disk(name):
             self._make_folder(path.parent)
-            _write_whole(path, seal(self._key, name, data))
+            _write_whole(path, seal(key, name, data))
 
     def get(self, name: str) -> bytes:
         """The plain bytes. Raises ObjectMissing, or ObjectCorrupt when they cannot be authenticated."""
@@ -59,7 +81,46 @@ class ObjectStore:
                 sealed = path.read_bytes()
         except IsADirectoryError as error:
             raise ObjectCorrupt(f"object {name} is a folder: fetch or compute it again") from error
-        return open_sealed(self._key, name, sealed)
+        return open_sealed(self._keys.opening(name, sealed_under(name, sealed)), name, sealed)
+
+    def rewrap(self, name: str) -> bool:
+        """Seals an object's data key under the key it should have now; False when it has that already, or is gone."""
+        path, key = self._path(name), self._keys.sealing(name)
+        try:
+            with _disk(name), path.open("rb") as file:
+                header = file.read(HEADER_BYTES)
+                old = sealed_under(name, header)
+                if old == key_id(key):
+                    return False
+                body = file.read()
+        except ObjectMissing:
+            return False
+        header = rewrapped(self._keys.opening(name, old), key, name, header)
+        with _disk(name):
+            _write_whole(path, (header, body))
+        return True
+
+    def delete_study(self, study_key: str, kinds: Collection[str] = ()) -> tuple[int, int]:
+        """Removes a study's objects (`kinds`: only those whose name begins so); how many, and their bytes."""
+        count = size = 0
+        for path in [path for place in self._places(study_key, kinds) for path in _tree(place)]:
+            with _disk(path.name), suppress(FileNotFoundError):
+                size += path.stat().st_size
+                path.unlink()
+                count += 1
+        for place in self._places(study_key, kinds):
+            _remove_empty(place)
+        return count, size
+
+    def study_size(self, study_key: str, kinds: Collection[str] = ()) -> tuple[int, int]:
+        """How many objects a study has, and their bytes on the disk."""
+        sizes = [path.stat().st_size for place in self._places(study_key, kinds) for path in _tree(place)]
+        return len(sizes), sum(sizes)
+
+    def _places(self, study_key: str, kinds: Collection[str]) -> list[Path]:
+        """Where a study's objects lie: KIND/KEY or KIND/ASSET/KEY, a file or a folder."""
+        found = [path for kind in kinds or ("*", "*/*") for path in self._root.glob(f"{kind}/{study_key}")]
+        return [path for path in found if not path.is_symlink()]
 
     def exists(self, name: str) -> bool:
         return self._path(name).is_file()
@@ -170,3 +231,17 @@ def _files(folder: Path) -> Iterator[Path]:
             yield from _files(entry)
         else:
             yield entry
+
+
+def _tree(place: Path) -> list[Path]:
+    """A file, or all files under a folder, temporary ones too."""
+    return list(_files(place)) if place.is_dir() else [place]
+
+
+def _remove_empty(folder: Path) -> None:
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        _remove_empty(entry)
+    with suppress(OSError):  # a writer was faster: its file is swept with the next pass
+        folder.rmdir()

@@ -45,17 +45,19 @@ class Results:
         with self._engine.begin() as connection:
             connection.execute(sa.update(studies).where(_of(studies, study_key, revision)).values(**values))
 
-    def save_prediction(self, prediction: StudyPrediction, run_id: str, now: datetime | None = None) -> bool:
+    def save_prediction(
+        self, prediction: StudyPrediction, run_id: str, now: datetime | None = None, seconds: float | None = None
+    ) -> bool:
         """One model's answer as numbers a person can query; False when the same answer is there, or no model spoke.
 
-        `now` defaults to the database's clock.
+        `now` defaults to the database's clock. `seconds`: what it took to compute, the study's share of its batch.
         """
         if not prediction.labels:
             return False
         result = _summary(prediction)
         digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
         return self.save_inference(
-            prediction.study_key, prediction.revision, result, prediction.model, digest, run_id, now
+            prediction.study_key, prediction.revision, result, prediction.model, digest, run_id, now, seconds
         )
 
     def save_inference(
@@ -67,6 +69,7 @@ class Results:
         inputs_digest: str,
         run_id: str,
         now: datetime | None = None,
+        seconds: float | None = None,
     ) -> bool:
         """Adds a result; False when one of the same weights and `inputs_digest` is there."""
         statement = insert(inference_results).values(
@@ -80,6 +83,7 @@ class Results:
             run_id=run_id,
             result=dict(result),
             created_at=now or sa.func.now(),
+            seconds=seconds,
         )
         once = statement.on_conflict_do_nothing(constraint="inference_results_inputs")
         with self._engine.begin() as connection:
@@ -105,7 +109,8 @@ class Results:
             _of(studies, study_key, revision) & (studies.c.state == StudyState.RUNNING) & (studies.c.run_id == run_id)
         )
         with self._engine.begin() as connection:
-            if connection.execute(sa.select(studies.c.revision).where(held).with_for_update()).first() is None:
+            study = connection.execute(sa.select(studies).where(held).with_for_update()).first()
+            if study is None:
                 return False
             row = {
                 "id": uuid4(),
@@ -119,6 +124,8 @@ class Results:
                 "content": dict(content),
                 "object_prefix": object_prefix,
                 "created_at": now,
+                # a later report of the same images answers another question: how long a backfill took
+                "seconds_to_report": None if study.report_id else (now - study.first_seen_at).total_seconds(),
             }
             values = {
                 "state": StudyState.REPORTED,

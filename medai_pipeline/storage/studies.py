@@ -76,7 +76,7 @@ class Studies:
     def claim(self, study_key: str, run_id: str, now: datetime, only_reported: bool = False) -> StudyRow | None:
         """The revision that this run works on from now on: the latest one, or the one it holds already.
 
-        None when another run is at work on any revision of the study, or the study is not known. Every run but the
+        None when another run is at work on any revision of the study, or the study is not known or forgotten. Every run but the
         one that held it before counts as an attempt; a new effort on a reported study starts counting at one.
         `only_reported`: None also for a study that is not reported, whose own run is to come.
         """
@@ -86,7 +86,11 @@ class Studies:
             running = [row for row in rows if row.state == StudyState.RUNNING]
             if running:
                 return StudyRow.of(running[0]) if running[0].run_id == run_id else None
-            if not rows or (only_reported and rows[0].state != StudyState.REPORTED):
+            if (
+                not rows
+                or rows[0].state == StudyState.FORGOTTEN
+                or (only_reported and rows[0].state != StudyState.REPORTED)
+            ):
                 return None
             _return_superseded(connection, rows[1:], now)
             return _start(connection, rows[0], run_id, now)

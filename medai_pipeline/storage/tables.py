@@ -19,8 +19,8 @@ def _text(name: str, **options: Any) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=False, server_default=sa.text("''"), **options)
 
 
-def _time(name: str, nullable: bool = True) -> sa.Column[Any]:
-    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
+def _time(name: str, nullable: bool = True, **options: Any) -> sa.Column[Any]:
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable, **options)
 
 
 def _whole(name: str, default: int = 0) -> sa.Column[int]:
@@ -73,11 +73,16 @@ studies = sa.Table(
     _text("read_modality"),  # as what its images were read: by this a model is chosen
     _text("read_body_part"),
     sa.CheckConstraint(
-        "state IN ('receiving', 'ready', 'queued', 'running', 'reported', 'failed', 'vanished')", name="studies_state"
+        "state IN ('receiving', 'ready', 'queued', 'running', 'reported', 'failed', 'vanished', 'forgotten')",
+        name="studies_state",
     ),
     sa.CheckConstraint("revision >= 1", name="studies_revision"),
     sa.Index("studies_open", "state", "ready_at", postgresql_where=sa.text("state IN ('ready', 'queued', 'running')")),
     sa.Index("studies_run", "run_id", postgresql_where=sa.text("run_id IS NOT NULL")),
+    sa.Index(
+        "studies_not_well", "state", "stage", postgresql_where=sa.text("state IN ('failed', 'vanished', 'forgotten')")
+    ),
+    sa.Index("studies_finished", "finished_at", postgresql_where=sa.text("finished_at IS NOT NULL")),
 )
 
 images = sa.Table(
@@ -163,6 +168,7 @@ inference_results = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("result", JSONB, nullable=False),
     _time("created_at", nullable=False),
+    sa.Column("seconds", sa.Float),  # what it took to compute, a study's share of its batch
     _study_revision(),
     sa.UniqueConstraint("study_key", "revision", "weights_sha256", "inputs_digest", name="inference_results_inputs"),
     sa.Index("inference_results_model", "model_name", "model_version"),
@@ -182,6 +188,7 @@ reports = sa.Table(
     sa.Column("content", JSONB, nullable=False),
     sa.Column("object_prefix", sa.Text, nullable=False),
     _time("created_at", nullable=False),
+    sa.Column("seconds_to_report", sa.Float),  # since the first image was seen; only of a revision's first report
     _study_revision(),
     sa.UniqueConstraint("study_key", "revision", "inputs_digest", name="reports_inputs"),
 )
@@ -234,6 +241,7 @@ deliveries = sa.Table(
     _time("updated_at", nullable=False),
     sa.CheckConstraint("state IN ('pending', 'sent', 'committed', 'failed')", name="deliveries_state"),
     sa.UniqueConstraint("report_id", "destination", name="deliveries_once"),
+    sa.Index("deliveries_state", "state"),
 )
 
 audit_log = sa.Table(
@@ -271,6 +279,66 @@ identities = sa.Table(
     _time("updated_at", nullable=False),
     _text("patient_token"),  # an HMAC of the Patient ID: by it the studies of a patient are found
     sa.Index("identities_patient", "patient_token", postgresql_where=sa.text("patient_token <> ''")),
+)
+
+# the secret of each study, sealed under one of the site's: what is destroyed when a patient is forgotten
+study_secrets = sa.Table(
+    "study_secrets",
+    metadata,
+    sa.Column("study_key", sa.Text, primary_key=True),
+    sa.Column("wrapped", sa.LargeBinary, nullable=False),
+    sa.Column("key_id", sa.Text, nullable=False),
+    _time("created_at", nullable=False, server_default=sa.func.now()),
+    sa.Index("study_secrets_key", "key_id"),
+)
+
+# which of the site's secrets seals now, by id; the secrets themselves are never in the database
+site_keys = sa.Table(
+    "site_keys",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    _time("since", nullable=False, server_default=sa.func.now()),
+    sa.CheckConstraint("state IN ('current', 'past', 'destroyed')", name="site_keys_state"),
+    sa.Index("site_keys_one_current", "state", unique=True, postgresql_where=sa.text("state = 'current'")),
+)
+
+# studies whose secret was destroyed: the key alone is left, so that they are left alone
+forgotten = sa.Table(
+    "forgotten",
+    metadata,
+    sa.Column("study_key", sa.Text, primary_key=True),
+    _time("at", nullable=False),
+    _text("reason"),
+)
+
+# what was deleted of a study because of its age
+expired = sa.Table(
+    "expired",
+    metadata,
+    sa.Column("study_key", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    _time("at", nullable=False),
+)
+
+# counters that only grow, kept by triggers; bound is the upper end of a histogram's bucket, -1 without a duration
+tallies = sa.Table(
+    "tallies",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("label", sa.Text, primary_key=True),
+    sa.Column("bound", sa.Float, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("sum", sa.Float, nullable=False),
+)
+
+# when something that repeats was last done, by name
+marks = sa.Table(
+    "marks",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    _time("at", nullable=False),
+    sa.Column("detail", JSONB, nullable=False, server_default=sa.text("'{}'")),
 )
 
 # the same schema holds who logs in, and what they ask for and say

@@ -1,40 +1,42 @@
 """The vault: who a study is about, sealed. The only table with identities, readable with the site's key alone.
 
-A row is AES-256-GCM over the identity as JSON, bound to its study key: version 1 | nonce 12 | ciphertext and tag.
-Every read writes an audit record before the identity is given out.
+A row is AES-256-GCM under the study's own key over the identity as JSON, bound to its study key: version 2 | nonce 12 |
+ciphertext and tag; version 1 was sealed under the site's key itself. Every read writes an audit record before the
+identity is given out. The studies of a patient are found by an HMAC of the Patient ID.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import fields, replace
+from typing import Any
 
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Row
 from sqlalchemy.dialects.postgresql import insert
 
 from medai_pipeline.errors import ObjectCorrupt, StorageError
 from medai_pipeline.records import Identity
 from medai_pipeline.storage.audit import Audit
+from medai_pipeline.storage.keyring import KeySource
 from medai_pipeline.storage.keys import key_id
+from medai_pipeline.storage.secrets import StudySecrets
 from medai_pipeline.storage.tables import identities
 
-_VERSION = b"\x01"
+_BY_SITE, _BY_STUDY = b"\x01", b"\x02"
 
 
 class Vault:
-    """Identities by study key. `key` has 32 bytes; `patient_token` hides a Patient ID (`SiteKeys.patient_token`)."""
+    """Identities by study key."""
 
-    def __init__(
-        self, engine: Engine, key: bytes, audit: Audit, patient_token: Callable[[str], str] = lambda _: ""
-    ) -> None:
+    def __init__(self, engine: Engine, secrets: StudySecrets, source: KeySource, audit: Audit) -> None:
         self._engine = engine
-        self._patient_token = patient_token
-        self._key = key
+        self._secrets = secrets
+        self._source = source
         self._audit = audit
 
     def __repr__(self) -> str:
@@ -45,19 +47,14 @@ class Vault:
 
         Another Patient ID is another patient (the PACS was corrected): nothing of the one before is kept beside it.
         """
+        key = self._secrets.of(study_key).identity
         with self._engine.begin() as connection:
             # the row may not exist yet: a lock on its name, so that two writers do not lose each other's UIDs
             connection.execute(
                 sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"vault {study_key}"}
             )
             known = self._open(connection, study_key)
-            kept = _merged(known, identity) if known else identity
-            values = {
-                "sealed": self._seal(study_key, kept),
-                "key_id": key_id(self._key).hex(),
-                "updated_at": sa.func.now(),
-                "patient_token": self._patient_token(kept.patient_id),
-            }
+            values = self._row(study_key, key, _merged(known, identity) if known else identity)
             statement = insert(identities).values(study_key=study_key, **values)
             connection.execute(statement.on_conflict_do_update(constraint=identities.primary_key, set_=values))
 
@@ -73,46 +70,75 @@ class Vault:
             self._audit.append_in(connection, actor, "identity.read", study_key, {"purpose": purpose})
         return identity
 
-    def of_patient(self, patient_id: str, actor: str, purpose: str) -> list[str]:
-        """The study keys of a patient, by Patient ID exactly. The asking is recorded, by an HMAC of what was asked for."""
-        token = self._patient_token(patient_id)
-        query = sa.select(identities.c.study_key).where(identities.c.patient_token == token).order_by("study_key")
-        with self._engine.begin() as connection:
-            found = list(connection.scalars(query)) if token else []
-            detail = {"purpose": purpose, "studies": len(found)}
-            self._audit.append_in(connection, actor, "identity.find", f"patient:{token}", detail)
-        return found
-
     def known(self, study_keys: Iterable[str]) -> set[str]:
         """Those of `study_keys` that have an identity. Nothing is opened, so nothing is recorded."""
         query = sa.select(identities.c.study_key).where(identities.c.study_key.in_(list(study_keys)))
         with self._engine.connect() as connection:
             return set(connection.scalars(query))
 
-    def _seal(self, study_key: str, identity: Identity) -> bytes:
+    def of_patient(self, patient_id: str, actor: str, purpose: str) -> list[str]:
+        """The study keys of a patient, by Patient ID exactly. The asking is recorded, by an HMAC of what was asked for."""
+        token = self._source.newest.patient_token(patient_id)
+        query = (
+            sa.select(identities.c.study_key)
+            .where(identities.c.patient_token == token)
+            .order_by(identities.c.study_key)
+        )
+        with self._engine.begin() as connection:
+            keys = list(connection.scalars(query)) if token else []
+            detail = {"purpose": purpose, "studies": len(keys)}
+            self._audit.append_in(connection, actor, "identity.find", f"patient:{token}", detail)
+        return keys
+
+    def reseal(self, study_key: str) -> None:
+        """Brings a row of an earlier version to its study's own key. Nothing is given out, so nothing is recorded."""
+        key = self._secrets.of(study_key).identity
+        with self._engine.begin() as connection:
+            known = self._open(connection, study_key, lock=True)
+            if known is not None:
+                row = self._row(study_key, key, known)
+                connection.execute(sa.update(identities).where(identities.c.study_key == study_key).values(**row))
+
+    def outdated(self, limit: int) -> list[str]:
+        """Study keys of rows that are sealed as an earlier version did."""
+        query = sa.select(identities.c.study_key).where(sa.func.substring(identities.c.sealed, 1, 1) == _BY_SITE)
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query.order_by(identities.c.study_key).limit(limit)))
+
+    def _row(self, study_key: str, key: bytes, identity: Identity) -> dict[str, Any]:
         nonce = os.urandom(12)
         named = {f.name: getattr(identity, f.name) for f in fields(Identity)}
-        text = json.dumps({**named, "uids": dict(identity.uids)}, ensure_ascii=False)
         # surrogates stand for bytes that the file's character set did not explain: they must come back as they were
-        return (
-            _VERSION + nonce + AESGCM(self._key).encrypt(nonce, text.encode("utf-8", "surrogatepass"), _aad(study_key))
-        )
+        text = json.dumps({**named, "uids": dict(identity.uids)}, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        return {
+            "sealed": _BY_STUDY + nonce + AESGCM(key).encrypt(nonce, text, _aad(_BY_STUDY, study_key)),
+            "key_id": key_id(key).hex(),
+            "updated_at": sa.func.now(),
+            "patient_token": self._source.newest.patient_token(identity.patient_id),
+        }
 
-    def _open(self, connection: Connection, study_key: str) -> Identity | None:
-        row = connection.execute(sa.select(identities).where(identities.c.study_key == study_key)).first()
+    def _open(self, connection: Connection, study_key: str, lock: bool = False) -> Identity | None:
+        query = sa.select(identities).where(identities.c.study_key == study_key)
+        row = connection.execute(query.with_for_update() if lock else query).first()
         if row is None:
             return None
-        if row.key_id != key_id(self._key).hex():
-            raise ObjectCorrupt(f"the identity of study {study_key} is sealed with another site key: restore that key")
+        key = self._key(row)
         try:
-            text = AESGCM(self._key).decrypt(row.sealed[1:13], row.sealed[13:], _aad(study_key))
+            text = AESGCM(key).decrypt(row.sealed[1:13], row.sealed[13:], _aad(bytes(row.sealed[:1]), study_key))
         except (InvalidTag, ValueError) as error:
             raise ObjectCorrupt(f"the identity of study {study_key} was changed: restore it from a backup") from error
         return Identity(**json.loads(text.decode("utf-8", "surrogatepass")))
 
+    def _key(self, row: Row[Any]) -> bytes:
+        by_site = [site.vault for site in self._source.sites] if row.sealed[:1] == _BY_SITE else []
+        for key in by_site or [self._secrets.known(row.study_key).identity]:
+            if key_id(key).hex() == row.key_id:
+                return key
+        raise ObjectCorrupt(f"the identity of study {row.study_key} is sealed with another key: restore that key")
 
-def _aad(study_key: str) -> bytes:
-    return _VERSION + b"medai identity " + study_key.encode()
+
+def _aad(version: bytes, study_key: str) -> bytes:
+    return version + b"medai identity " + study_key.encode()
 
 
 def _merged(known: Identity, new: Identity) -> Identity:

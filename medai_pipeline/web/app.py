@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from medai_pipeline import DISCLAIMER, __version__
 from medai_pipeline.errors import SettingsError
 from medai_pipeline.services import Services
-from medai_pipeline.web import api, docs, login, pages, problems
+from medai_pipeline.web import api, docs, login, metrics, pages, problems
 from medai_pipeline.web.access import Needs, Permission
 from medai_pipeline.web.authentication import COOKIE
 from medai_pipeline.web.middleware import Envelope
@@ -36,7 +36,7 @@ PUBLIC = frozenset(
     }
 )
 
-ROUTERS = (login.router, docs.router, *pages.ROUTERS, *api.ROUTERS)
+ROUTERS = (metrics.router, login.router, docs.router, *pages.ROUTERS, *api.ROUTERS)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -54,6 +54,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(Envelope, tls=bool(services.settings.tls_cert), failed=problems.unexpected)
     problems.install(app)
+    metrics.install(app, services)
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static/docs", StaticFiles(directory=docs.ASSETS), name="docs")

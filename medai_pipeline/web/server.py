@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import uvicorn
 
+from medai_pipeline import logs
 from medai_pipeline.errors import SettingsError
 from medai_pipeline.services import Services
 from medai_pipeline.settings import Settings
@@ -28,7 +28,7 @@ def serve(services: Services) -> None:
 def config(services: Services) -> uvicorn.Config:
     settings = services.settings
     require_safe(services)
-    _logs(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     return uvicorn.Config(
         create_app(services),
         host=settings.api_host,
@@ -89,9 +89,3 @@ def _tls(settings: Settings) -> dict[str, Any]:
         return made
 
     return {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key, "ssl_context_factory": context}
-
-
-def _logs(level: str) -> None:
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in ("httpx", "httpcore", "multipart", "python_multipart"):  # they write what they read
-        logging.getLogger(name).setLevel(logging.WARNING)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from medai_pipeline.web.api import annotations, fhir, health, images, inference, orthanc, registry, studies
+from medai_pipeline.web.api import annotations, audit, fhir, health, images, inference, orthanc, registry, studies
 from medai_pipeline.web.api.common import PREFIX
 
 _VERSIONED = (
@@ -14,6 +14,7 @@ _VERSIONED = (
     orthanc.router,
     annotations.router,
     registry.router,
+    audit.router,
 )
 
 v1 = APIRouter(prefix=PREFIX)
