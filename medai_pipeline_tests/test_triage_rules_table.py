@@ -51,7 +51,7 @@ def test_every_finding_has_a_rule_from_its_threshold_on():
         ('finding = "*"', 'finding = "Nodule"', 'need a row with finding "\\*"'),
         ("near_threshold = 0.1", "near_threshold = 5", r"\[review\]: near_threshold must be"),
         ('version = "2026.2"', "version = 7", "version must be a text"),
-        ("[review.texts]", "[review.words]", r"\[review\]: words is not known here; known: .*texts"),
+        ("[review.texts]", "[review.words]", r"section \[review\.texts\] is missing"),
         ('version = "2026.2"', "version = ", "not valid TOML"),
         ("max_age = 34", "maxage = 34", r"row \d+ \(Nodule\): maxage is not known here; known: .*max_age"),
         ("max_age = 34", "min_age = 40\nmax_age = 34", r"\(Nodule\): min_age 40 is above max_age 34"),

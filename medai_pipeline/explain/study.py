@@ -17,6 +17,7 @@ from medai_pipeline.explain.quality import judge
 from medai_pipeline.explain.regions import regions
 from medai_pipeline.explain.scorecam import PASSES, score_maps
 from medai_pipeline.records import Heatmap, StudyHeatmaps, StudyPrediction, StudyTensors
+from medai_pipeline.wording import percent
 
 NOT_A_FINDING = frozenset({"normal", "no finding", "no tumour", "no tumor"})
 
@@ -110,7 +111,7 @@ def caption(prediction: StudyPrediction, heatmap: Heatmap) -> str:
     index = prediction.labels.index(heatmap.label)
     probability = float(prediction.probabilities[index])
     present = probability >= float(prediction.thresholds[index])
-    return f"{heatmap.label} {probability:.0%}" + ("" if present else " (below threshold)")
+    return f"{heatmap.label} {percent(probability)}" + ("" if present else " (below threshold)")
 
 
 def _heatmap(

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from medai_pipeline.records import OverlayParts
 from medai_pipeline.results.chain import chain
+from medai_pipeline.wording import percent
 
 LISTED = 8  # lines of a list that could be long; report.json has all
 
@@ -68,7 +69,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = lambda share: f"{share:.0%}"
+    environment.filters["percent"] = percent
     environment.filters["words"] = lambda label: label.replace("_", " ")
     return environment.get_template("report.html")
 

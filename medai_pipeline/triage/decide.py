@@ -13,6 +13,7 @@ from math import isfinite
 from medai_pipeline.records import Priority, Problem, QualityResult, StudyHeatmaps, Triage
 from medai_pipeline.triage.findings import is_finding, lookup
 from medai_pipeline.triage.rules import Rules, default_rules
+from medai_pipeline.wording import percent
 
 _TINY = 1e-9  # probabilities are float32: a distance equal to a limit must not depend on the last bit
 
@@ -40,8 +41,8 @@ class _Answer:
     def words(self) -> dict[str, str]:
         return {
             "finding": self.label.replace("_", " "),
-            "probability": f"{self.probability:.0%}",
-            "threshold": f"{self.threshold:.0%}",
+            "probability": percent(self.probability),
+            "threshold": percent(self.threshold),
             "uncertainty": f"{self.uncertainty:.2f}",
         }
 
