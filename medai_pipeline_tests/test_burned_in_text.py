@@ -18,7 +18,7 @@ from medai_pipeline.burned_in.doubt import reconsidered
 from medai_pipeline.burned_in.ocr import Line
 from medai_pipeline.burned_in.reading import identifies, lines_of
 from medai_pipeline.burned_in.screen import Screened, Screener
-from medai_pipeline.burned_in.words import identity_words, is_harmless
+from medai_pipeline.burned_in.words import identity_words, is_harmless, with_units_mended
 from medai_pipeline.dicom.deidentify import Deidentifier
 from medai_pipeline.dicom.pixels import decode, image_of
 from medai_pipeline.errors import DeidentificationError
@@ -264,7 +264,7 @@ def test_films_with_markers_alone_are_not_touched() -> None:
         assert Screener().screen(to_bytes(made.dataset)).masks == {}
 
 
-@pytest.mark.parametrize("text", ["L", "R", "PORTABLE", "AP ERECT", "Semi-Upright", "MI 1.2", "15cm", "kV 120", "FR 22Hz", "P Low", "55%", "3.5 MHz", "L LAT", "100 200 300 400", "W400L40", "LA"])  # fmt: skip
+@pytest.mark.parametrize("text", ["L", "R", "PORTABLE", "AP ERECT", "Semi-Upright", "MI 1.2", "15cm", "kV 120", "FR 22Hz", "P Low", "55%", "3.5 MHz", "L LAT", "100 200 300 400", "W400L40", "LA", "SA", "FR 22H2"])  # fmt: skip
 def test_markers_units_and_scales_are_harmless(text: str) -> None:
     assert is_harmless(text)
 
@@ -432,6 +432,31 @@ def test_markers_that_the_detector_joined_are_left_out_and_a_name_beside_them_is
     assert reconsidered(picture, [*settled, joined], identity) == settled
     with_name, _ = marked(("LEFT", 60, 40), ("SUPINE", 50, 56), ("XU", 96, 42))
     assert joined in reconsidered(with_name, [*settled, joined], identity)
+
+
+def test_a_marker_beside_a_bone_is_no_word_and_a_word_of_two_letters_is() -> None:
+    import cv2
+
+    identity = identity_words(MARKED)
+    picture, (box,) = marked(("H", 80, 60))
+    cv2.ellipse(picture, (50, 66), (18, 40), 0, -60, 60, 40, 4)
+    joined = Line((42, box[1] - 4, box[2] + 4, box[3] + 4), 0.6, "OH", 0.95)
+    assert identifies(joined, identity)
+    assert reconsidered(picture, [joined], identity) == []
+    picture, (box,) = marked(("OH", 80, 60))
+    name = Line(box, 0.9, "OH", 0.95)
+    assert reconsidered(picture, [name], identity) == [name]
+
+
+@pytest.mark.parametrize("text", ["10 cn", "10 am", "4.0 mn", "HR 72 lpm", "GN 34 EPS"])
+def test_a_unit_is_known_again_when_a_letter_is_misread(text: str) -> None:
+    assert not is_harmless(text)
+    assert is_harmless(with_units_mended(text))
+
+
+@pytest.mark.parametrize("text", ["12 KIM", "45 DAS", "MARIA 10", "03 DEC", "1961 cn", "10 LEE"])
+def test_a_number_before_a_name_makes_it_no_unit(text: str) -> None:
+    assert with_units_mended(text) == text
 
 
 @pytest.mark.parametrize(

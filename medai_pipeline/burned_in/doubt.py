@@ -7,7 +7,6 @@ Nothing here ever masks less than that: what the header names is never looked at
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,10 +16,9 @@ import numpy as np
 
 from medai_pipeline.burned_in import ocr
 from medai_pipeline.burned_in.ocr import Box, Line
-from medai_pipeline.burned_in.reading import identifies, is_settled, share_inside, touch
-from medai_pipeline.burned_in.words import IdentityWords, fold, is_harmless
+from medai_pipeline.burned_in.reading import identifies, is_settled, lines_enlarged, share_inside, touch
+from medai_pipeline.burned_in.words import IdentityWords, fold, is_harmless, long_word_like, with_units_mended
 
-_LENGTH = re.compile(r"\s*(\d{1,3}(?:[.,]\d)?)\s?([caoem][mna]{1,2})\s*", re.IGNORECASE)
 _LETTERS = 14  # a longer line is read well enough the first time
 _SURE = 0.85  # of a reading that speaks for a line
 _AGREE = 3  # readings of one harmless text that settle it
@@ -40,7 +38,7 @@ def reconsidered(picture: np.ndarray, lines: list[Line], identity: IdentityWords
     for line in lines:
         if not _doubtful(line, identity):
             result.append(line)
-        elif not _explained(picture, line, settled):
+        elif not _explained(picture, line, settled) and not _falls_apart(picture, line):
             result.append(_read_again(picture, line, identity))
     return result
 
@@ -55,19 +53,20 @@ def _read_again(picture: np.ndarray, line: Line, identity: IdentityWords) -> Lin
     if any(identity.comes_near(text) for text, _ in said):
         return line
     least = len(fold(line.text)) - 1
-    speaking = [(_mended(text), sure) for text, sure in said if sure >= _SURE and len(fold(text)) >= least]
-    votes = Counter(fold(text) for text, _ in speaking if fold(text) and is_harmless(text))
-    best, count = votes.most_common(1)[0] if votes else ("", 0)
-    if count < _AGREE:
-        return line
-    text, sure = max((one for one in speaking if fold(one[0]) == best), key=lambda one: one[1])
-    return replace(line, text=text, read=sure)
+    speaking = [(with_units_mended(text), sure) for text, sure in said if sure >= _SURE and len(fold(text)) >= least]
+    harmless = [(text, sure) for text, sure in speaking if is_harmless(text)]
+    best, count = _most([fold(text) for text, _ in harmless])
+    if count >= _AGREE:
+        text, sure = max((one for one in harmless if fold(one[0]) == best), key=lambda one: one[1])
+        return replace(line, text=text, read=sure)
+    word, count = _most([long_word_like(text) for text, _ in said])
+    if count > _AGREE and len({fold(text) for text, _ in said}) > _AGREE:
+        return replace(line, text=word, read=_SURE)  # no reading is like the next, but most are like one long word
+    return line
 
 
-def _mended(text: str) -> str:
-    """A length as it was written, where its unit was misread: "10 cn" can be nothing else."""
-    length = _LENGTH.fullmatch(text)
-    return f"{length[1]} {'mm' if length[2].lower().startswith(('m', 'n')) else 'cm'}" if length else text
+def _most(texts: list[str]) -> tuple[str, int]:
+    return max(Counter(text for text in texts if text).items(), key=lambda item: item[1], default=("", 0))
 
 
 def _views(picture: np.ndarray, box: Box) -> Iterator[np.ndarray]:
@@ -102,6 +101,18 @@ def _explained(picture: np.ndarray, line: Line, settled: list[Line]) -> bool:
     left = ocr.text_map(cv2.resize(piece, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
     box = (line.box[0] - x0, line.box[1] - y0, line.box[2] - x0, line.box[3] - y0)
     return float(left[2 * box[1] : 2 * box[3], 2 * box[0] : 2 * box[2]].max()) < _TEXT
+
+
+def _falls_apart(picture: np.ndarray, line: Line) -> bool:
+    """Whether two or three letters are a marker and a piece of anatomy: enlarged, nothing but settled lines is found there."""
+    if len(fold(line.text)) > 3:
+        return False
+    closer = [
+        other for other in lines_enlarged(picture, line.box, _MARGIN) if share_inside(other.box, [line.box]) > 0.3
+    ]
+    settled = [other for other in closer if is_settled(other) and fold(other.text) != fold(line.text)]
+    single = [other for other in settled if len(fold(other.text)) == 1]
+    return bool(closer) and len(settled) == len(closer) and not _could_be_a_word(single)
 
 
 def _could_be_a_word(letters: list[Line]) -> bool:

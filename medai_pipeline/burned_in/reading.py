@@ -35,6 +35,7 @@ _READ = 0.5
 _COARSE = 2  # the level of a picture from which letters are large
 _LARGE_READ = 0.7
 _GLANCE = 256  # pixels of the longer side of what is looked at once, whatever else is known of it
+_SHORT_FOUND = 0.5
 _SHORT_READ = 0.85  # for one to three characters: anatomy is easily read as one or two
 
 
@@ -214,6 +215,14 @@ def _enlarged(picture: np.ndarray, piece: Box, largest: float) -> list[Find]:
     return [find for find in finds if find.straight is not None or min(_sides(find.box)) <= largest]
 
 
+def lines_enlarged(picture: np.ndarray, box: Box, margin: int) -> list[Line]:
+    """What stands in a box and as much as `margin` pixels around it, as it is found and read at twice the size."""
+    rows, columns = picture.shape[:2]
+    x0, y0, x1, y1 = box
+    piece = max(0, x0 - margin), max(0, y0 - margin), min(columns, x1 + margin), min(rows, y1 + margin)
+    return list(_read(picture, _enlarged(picture, piece, 2 * min(_sides(box)))))
+
+
 def _sides(box: Box) -> tuple[int, int]:
     return box[2] - box[0], box[3] - box[1]
 
@@ -338,7 +347,7 @@ def identifies(line: Line, identity: IdentityWords) -> bool:
     width, height = _sides(line.box)
     line_like = max(width, height) >= 2.5 * min(width, height)
     if letters <= 3:
-        return letters >= 2 and line.read >= _SHORT_READ
+        return letters >= 2 and line.read >= _SHORT_READ and line.found >= _SHORT_FOUND
     if line.read >= _READ or (line.read >= 0.3 and line.found >= 0.7):
         return True
     return line_like and line.found >= _SCRIPT

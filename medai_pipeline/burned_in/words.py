@@ -44,15 +44,21 @@ HARMLESS = frozenset(
     for word in words
 )
 _FOLDED = frozenset("".join(letter for letter in word if letter.isalnum()).translate(_ALIKE) for word in HARMLESS)
+_LONG = tuple(sorted(word for word in _FOLDED if len(word) >= 8))
+_UNITS = frozenset({"BPM", "CM", "CM/S", "DB", "FPS", "HZ", "KHZ", "KV", "MA", "MAS", "MHZ", "MM", "MM/S", "MS"})
+_RARE = frozenset({"BPM", "FPS", "KHZ", "MHZ"})  # no name is like them but for a letter
+_FOLDED_UNITS = frozenset(unit.translate(_ALIKE) for unit in _UNITS)
 _NUMBER = re.compile(r"[+\-~=<>*]*\d{1,3}([.,]\d{1,2})?[%°+\-]*$")
 _MEASURE = re.compile(
     r"([A-Z%/]{1,8})?[+\-=]*(\d{1,3}([.,]\d{1,2})?)([A-Z%/°2]{1,6})?$"
 )  # a quantity: letters, number, unit
+_QUANTITY = re.compile(r"((?:[A-Za-z]{1,5}\s*)?\d{1,3}(?:[.,]\d)?)\s*([A-Za-z/]{2,4})")
+_LENGTH = re.compile(r"[CAOEM][MNA]{1,2}")  # a misread "cm" or "mm"
 _NUMBERS_JOINED = re.compile(r"\d\s?[:/\-–]\s?\d|\d[.,]\d+[.,]\d|\d{4}")
 _LONG_NUMBER = 7  # digits
 _JOINED = re.compile(
-    r"WW?\d{1,4}W?[LC]-?\d{1,4}|[LR][AP]|[AP]R|PL|[IS][LR]"
-)  # a window; directions, without "AL" and "LI"
+    r"WW?\d{1,4}W?[LC]-?\d{1,4}|[LR][AP]|[AP]R|PL|[IS][APLR]|[HF][PLR]"
+)  # a window; directions, without names as "AL", "LI", "HA"
 _SPLIT = re.compile(r"[\s:;,/\\()\[\]{}|_=]+")
 
 
@@ -191,12 +197,35 @@ def _harmless(token: str) -> bool:
     if all(len(part) == 1 or _known(part) for part in re.split(r"[-.+&]", token) if part):
         return True
     measure = _MEASURE.match(token)
-    if measure and all(not part or _known(part) for part in (measure[1], measure[4])):
+    if measure and _measures(measure[1], measure[4]):
         return True
     # two words that were read as one: the longer of them must be a word of its own
     return any(
         _known(token[:cut]) and _known(token[cut:]) and max(cut, len(token) - cut) >= 3 for cut in range(1, len(token))
     )
+
+
+def _measures(label: str | None, unit: str | None) -> bool:
+    return (not label or _known(label)) and (not unit or _known(unit) or unit.translate(_ALIKE) in _FOLDED_UNITS)
+
+
+def with_units_mended(text: str) -> str:
+    """A quantity as it was written, where one letter of its unit was misread: "10 cn", "HR 72 lpm". Else `text` itself."""
+    quantity = _QUANTITY.fullmatch(text.strip())
+    if not quantity:
+        return text
+    said = quantity[2].upper()
+    for unit in sorted(_UNITS):
+        if len(unit) == len(said) and _edits(unit, said) <= (unit in _RARE):
+            return f"{quantity[1]} {unit}"
+    length = _LENGTH.fullmatch(said)
+    return f"{quantity[1]} {'MM' if said[0] in 'MN' else 'CM'}" if length else text
+
+
+def long_word_like(text: str) -> str:
+    """The harmless word of eight letters and more that a badly read word is like, but for a third of its letters; or ""."""
+    run = fold(text)
+    return next((known for known in _LONG if _edits(known, run) <= len(known) // 3), "")
 
 
 def _known(word: str) -> bool:
