@@ -204,7 +204,7 @@ def _unanswered(services: Services) -> dict[str, str]:
     if not rows:
         return {}
     models, read = services.models, services.changes.read_studies()
-    found = {}
+    found: dict[str, str] = {}
     for row, since in rows:
         entry = models.entry(row.label)
         mine = [study.study_key for study in read if entry in models.beside(study.modality, study.body_part)]
