@@ -145,7 +145,7 @@ def test_what_a_newcomer_forgets_is_said_in_one_line(home: Path, tmp_path: Path)
         ({"codes": ["SCT:36118009", "", "", "", ""]}, "no such code can exist (form or check digit): SCT:36118009"),
         ({"modality": ["XRAY"]}, "modality XRAY is none of DICOM's for images: choose of CR, CT, DX"),
         ({"architecture": "resnet181"}, "timm knows no architecture 'resnet181': did you mean resnet18"),
-        ({"options": {"widht": 3}}, "timm cannot build resnet18 with these options"),
+        ({"options": {"widht": 3}}, "timm cannot build resnet10t with these options"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )

@@ -13,10 +13,11 @@ from dagster._core.loader import LoadingContextForTest
 from sqlalchemy import text
 
 from medai_pipeline.models.cards import to_card
-from medai_pipeline.models.catalog import entry
+from medai_pipeline.models.catalog import CatalogEntry, entry
 from medai_pipeline.orchestration.partitions import RANGE_END, RANGE_START, contiguous
 from medai_pipeline.phantoms.studies import make_study
-from medai_pipeline.registering import register_packaged, scopes_of
+from medai_pipeline.registering import register_packaged, scopes_of, write_whole
+from medai_pipeline.services import Services
 from medai_pipeline.storage.registry import NewModel
 from medai_pipeline_tests.model_versions import demo_version
 from medai_pipeline_tests.pipeline import Pipeline
@@ -26,6 +27,19 @@ FILM, FILM2 = "demo-chest-xray@1", "demo-chest-xray@2"
 
 def film(seed: int, findings: tuple[str, ...] = ()):
     return make_study("chest-xray", seed, findings=findings)
+
+
+def register_unexamined(services: Services, made: CatalogEntry, data: bytes) -> str:
+    """A version in the registry without its examination, which takes seconds and has tests of its own; name@version."""
+    from medai_pipeline.models.load import checked_digest, stored_path
+
+    made = dataclasses.replace(made, weights_sha256=None)
+    made = dataclasses.replace(made, weights_sha256=checked_digest(made, data))
+    write_whole(stored_path(services.settings.models_path, made.weights_sha256 or "", made.kind), data)
+    new = NewModel(made.name, made.version, made.architecture, made.weights_sha256 or "", to_card(made),
+                   scopes_of(made), {}, {})  # fmt: skip
+    services.registry.register(new, "ann", services.now())
+    return made.label
 
 
 class Models:
@@ -39,17 +53,8 @@ class Models:
 
     def register(self, version: str, shift: float = 3.0, weights: Path | None = None, **changes: Any) -> str:
         """A version of the film model whose every logit is `shift` higher; examined elsewhere, so that this is fast."""
-        from medai_pipeline.models.load import checked_digest, stored_path
-        from medai_pipeline.registering import write_whole
-
         data = (weights or demo_version(self.folder, version, shift)[1]).read_bytes()
-        made = dataclasses.replace(entry(FILM), version=version, weights_sha256=None, **changes)
-        made = dataclasses.replace(made, weights_sha256=checked_digest(made, data))
-        write_whole(stored_path(self.services.settings.models_path, made.weights_sha256 or "", made.kind), data)
-        new = NewModel(made.name, version, made.architecture, made.weights_sha256 or "", to_card(made),
-                       scopes_of(made), {}, {})  # fmt: skip
-        self.services.registry.register(new, "ann", self.pipeline.now())
-        return made.label
+        return register_unexamined(self.services, dataclasses.replace(entry(FILM), version=version, **changes), data)
 
     def promote(self, label: str) -> None:
         name, version = label.split("@")

@@ -23,7 +23,10 @@ def probabilities_plot(
         mine = [point for point in points if point[0] == label]
         rings = ["black" if point[3] else "none" for point in mine]
         x, y = [point[1] for point in mine], [point[2] for point in mine]
-        axes.scatter(x, y, s=22, color=f"C{number % 10}", edgecolors=rings, linewidths=1.2, label=label, zorder=2)
+        kind = "osD^"[number // 10 % 4]  # ten colours are all there are
+        axes.scatter(
+            x, y, s=22, marker=kind, color=f"C{number % 10}", edgecolors=rings, linewidths=1.2, label=label, zorder=2
+        )
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=old, ylabel=new, title="Probabilities; ringed: flipped")
     axes.set_aspect("equal")
     if points:
@@ -45,7 +48,7 @@ def priorities_plot(old: str, new: str, names: Sequence[str], pairs: Sequence[tu
         shade = "white" if counts[row, column] > counts.max() * 0.6 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade)
     places = range(len(names))
-    axes.set(xlabel=new, ylabel=old, title="Priorities, studies")
+    axes.set(xlabel=new, ylabel=old, title="Studies; below the diagonal more urgent now")
     axes.set_xticks(places, names)
     axes.set_yticks(places, names)
     return _png(figure)
