@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from medai_pipeline.errors import NotAllowed
 from medai_pipeline.web.authentication import authenticate, require_own_page
+from medai_pipeline.web.middleware import route_template
 from medai_pipeline.web.roles import PERMISSIONS, Permission, Principal, Role, roles_of
 
 __all__ = ["PERMISSIONS", "Needs", "Permission", "Principal", "Role", "needs", "roles_of"]
@@ -39,7 +40,5 @@ def needs(permission: Permission) -> Needs:
 
 
 def _record_refusal(request: Request, principal: Principal, permission: Permission) -> None:
-    route = getattr(request.scope.get("route"), "path", "")
-    request.app.state.services.audit.append(
-        principal.actor, "access.refused", route, {"permission": permission, "method": request.method}
-    )
+    detail = {"permission": permission, "method": request.method}
+    request.app.state.services.audit.append(principal.actor, "access.refused", route_template(request.scope), detail)

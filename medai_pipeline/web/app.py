@@ -16,10 +16,11 @@ from starlette.staticfiles import StaticFiles
 from medai_pipeline import DISCLAIMER, __version__
 from medai_pipeline.errors import SettingsError
 from medai_pipeline.services import Services
-from medai_pipeline.web import api, docs, login, pages, problems
+from medai_pipeline.web import api, docs, login, oidc, pages, problems
 from medai_pipeline.web.access import Needs, Permission
 from medai_pipeline.web.authentication import COOKIE
 from medai_pipeline.web.middleware import Envelope
+from medai_pipeline.web.provider import Provider, role_of_group
 
 LARGEST_BODY = 2**20  # bytes; an upload route has its own limit
 STATIC = Path(__file__).with_name("static")
@@ -31,12 +32,14 @@ PUBLIC = frozenset(
         ("GET", "/ready"),
         ("GET", "/login"),
         ("POST", "/login"),
+        ("GET", "/login/oidc"),
+        ("GET", "/login/oidc/callback"),
         ("MOUNT", "/static/docs"),
         ("MOUNT", "/static"),
     }
 )
 
-ROUTERS = (login.router, docs.router, *pages.ROUTERS, *api.ROUTERS)
+ROUTERS = (login.router, oidc.router, docs.router, *pages.ROUTERS, *api.ROUTERS)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -52,12 +55,15 @@ def create_app(services: Services) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.services = services
+    role_of_group(services.settings)
+    app.state.provider = Provider(services.settings, services.keys.web) if services.settings.oidc_issuer else None
     app.add_middleware(Envelope, tls=bool(services.settings.tls_cert), failed=problems.unexpected)
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static/docs", StaticFiles(directory=docs.ASSETS), name="docs")
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.state.templates = {route.endpoint: route.path for route in iter_route_contexts(app.routes) if route.endpoint}
     unsaid = [f"{method} {path}" for method, path, permission in permissions(app) if permission is None]
     if unsaid:
         raise SettingsError(f"routes that do not say who may: {', '.join(unsaid)}; give them needs(...)")
