@@ -74,6 +74,7 @@ def test_the_answer_names_the_images_as_they_will_be_found(site: Site, engineer:
         (b"PK\x03\x04 torn", "application/zip", "zip that cannot be read"),
         (zipped({"inner.zip": zipped({"a": FILES[0]})}), "application/zip", "DICOM"),
         (b"--x", "multipart/form-data", "boundary"),
+        (b"--x\r\n" + b"a" * 9000, "multipart/form-data; boundary=x", "header"),
         (b"--x\r\nnonsense", "multipart/form-data; boundary=x", "multipart form"),
         (b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\nb\r\n--x--\r\n", "multipart/form-data; boundary=x", "no file"),
         (FILES[0][:3000], "application/dicom", "ends before"),
@@ -115,6 +116,18 @@ def test_a_zip_that_lies_about_its_sizes_is_not_believed() -> None:
         spool.write(lying)
         found = list(files([Part(spool, 0, spool.size)], 2**19))
     assert [file.data for file in found] == [b""] and "damaged" in found[0].refused
+
+
+def test_a_zip_whose_directory_alone_would_fill_the_memory_is_not_opened() -> None:
+    crowded = bytearray(zipped({"a.dcm": b"x"}))
+    end = crowded.rfind(b"PK\x05\x06")
+    crowded[end + 12 : end + 16] = (2**30).to_bytes(4, "little")
+    zip64 = zipped({"a.dcm": b"x"})[:-22] + b"PK\x06\x07" + bytes(16) + zipped({"a.dcm": b"x"})[-22:]
+    for data in (bytes(crowded), zip64):
+        with Spool(2**20) as spool:
+            spool.write(data)
+            (found,) = files([Part(spool, 0, spool.size)], 2**20)
+        assert "too many files" in found.refused
 
 
 def test_more_than_the_limit_is_refused_while_it_comes(site: Site, engineer: TestClient) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import RouteContext, iter_route_contexts
+from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
@@ -17,7 +17,7 @@ from medai_pipeline import DISCLAIMER, __version__
 from medai_pipeline.errors import SettingsError
 from medai_pipeline.services import Services
 from medai_pipeline.web import api, docs, login, oidc, pages, problems
-from medai_pipeline.web.access import Needs, Permission
+from medai_pipeline.web.access import Permission, permission_of
 from medai_pipeline.web.authentication import COOKIE
 from medai_pipeline.web.middleware import Envelope
 from medai_pipeline.web.provider import Provider, role_of_group
@@ -77,18 +77,11 @@ def permissions(app: FastAPI) -> Iterator[tuple[str, str, Permission | str | Non
         mount = isinstance(route.original_route, Mount)
         for method in sorted(route.methods or ({"MOUNT"} if mount else {"ANY"})):
             place = ("GET" if method == "HEAD" else method, str(route.path))
-            yield method, str(route.path), _permission(route) or ("public" if place in PUBLIC else None)
-
-
-def _permission(route: RouteContext) -> Permission | None:
-    """What the route's `needs(...)` asks for, wherever among its dependencies it stands."""
-    waiting = list(getattr(getattr(route, "dependant", None), "dependencies", ()))
-    while waiting:
-        dependant = waiting.pop()
-        if isinstance(dependant.call, Needs):
-            return dependant.call.permission
-        waiting += dependant.dependencies
-    return None
+            yield (
+                method,
+                str(route.path),
+                permission_of(getattr(route, "dependant", None)) or ("public" if place in PUBLIC else None),
+            )
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
