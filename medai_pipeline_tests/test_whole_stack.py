@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -168,6 +169,45 @@ def test_what_arrives_is_reported_and_the_worklist_command_shows_it(stack: Runni
     shown = json.loads(stack.medai("worklist", "--json", check=True).stdout)
     assert {row["study_key"] for row in shown["studies"]} >= set(keys)
     assert "Research use only" in shown["disclaimer"]
+
+
+def test_the_examples_of_the_api_page_run_as_they_are(stack: Running, tmp_path: Path) -> None:
+    added = stack.medai("users", "add", "ann", "--role", "radiologist", check=True)
+    token = stack.medai("users", "token", "ann", "--label", "examples", check=True).stdout.strip()
+    films = [film(203, findings=("Pneumothorax",)), film(204)]
+    (tmp_path / "film.dcm").write_bytes(to_bytes(films[0].datasets[0]))
+    (tmp_path / "more").mkdir()
+    for number, dataset in enumerate(films[1].datasets):
+        (tmp_path / "more" / f"{number}.dcm").write_bytes(to_bytes(dataset))
+    page = (ROOT / "docs" / "api.md").read_text()
+    (tmp_path / "examples.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)))
+    url = f"http://127.0.0.1:{stack.environment['MEDAI_API_PORT']}"
+    environment = {**os.environ, "MEDAI_URL": url, "MEDAI_TOKEN": token}
+    command = [sys.executable, "examples.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr + stack.logs()
+    assert re.search(r"Pneumothorax +0\.\d+ present", done.stdout), done.stdout
+    assert re.search(r"5-95%: 0\.\d+ to", done.stdout), done.stdout
+    assert (tmp_path / "Pneumothorax.png").read_bytes().startswith(b"\x89PNG")
+    assert httpx.get(f"{url}/ready", trust_env=False, timeout=30).json()["status"] == "ready"
+    stack.sent |= {stack.services.keys.study_key(str(f.datasets[0].StudyInstanceUID)): f for f in films}
+    password = added.stdout.split()[-1]
+    written = b"".join(path.read_bytes() for path in (stack.home / "logs").rglob("*.log"))
+    assert password.encode() not in written and token.encode() not in written
+
+
+def test_the_first_start_shows_a_password_that_lets_in_and_is_written_nowhere(stack: Running) -> None:
+    (line,) = [line for line in stack.lines if line.startswith("log in as")]
+    name, password = re.findall(r"log in as  (\S+) with password (\S+)", line)[0]
+    url = f"http://127.0.0.1:{stack.environment['MEDAI_API_PORT']}"
+    with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+        client.get("/login")
+        form = {"name": name, "password": password, "csrf_token": client.cookies["medai_login"]}
+        assert client.post("/login", data=form).status_code == 303
+        assert client.get("/api/v1/me").json()["roles"] == ["admin", "engineer"]
+    for path in stack.home.rglob("*"):
+        if path.is_file():
+            assert password.encode() not in path.read_bytes(), path
 
 
 def test_a_second_up_on_the_same_home_is_refused_with_the_pid_of_the_first(stack: Running) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +29,7 @@ SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 1024  # argon2 hashes what it is given: a longer one only costs
 TOKEN_PREFIX = "medai_"
 _SECRET_BYTES = 32
+_HASHING = threading.BoundedSemaphore(4)  # each takes 64 MiB: many logins at once wait for each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ class Users:
             row = _row(connection, name) if "\0" not in name else None
         kept = row.password_hash if row is not None else _nobody()
         try:
-            _hasher().verify(kept, password[:LONGEST_PASSWORD])
+            with _HASHING:
+                _hasher().verify(kept, password[:LONGEST_PASSWORD])
         except (Argon2Error, InvalidHashError):
             return None
         if row is None or row.disabled:

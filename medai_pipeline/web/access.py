@@ -6,14 +6,17 @@ What says nothing is refused when the application is made.
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from medai_pipeline.errors import NotAllowed
 from medai_pipeline.web.authentication import authenticate, require_own_page
+from medai_pipeline.web.middleware import route_template
 from medai_pipeline.web.roles import PERMISSIONS, Permission, Principal, Role, roles_of
 
-__all__ = ["PERMISSIONS", "Needs", "Permission", "Principal", "Role", "needs", "roles_of"]
+__all__ = ["PERMISSIONS", "Needs", "Permission", "Principal", "Role", "needs", "permission_of", "roles_of"]
 
 
 class Needs:
@@ -38,8 +41,17 @@ def needs(permission: Permission) -> Needs:
     return Needs(permission)
 
 
+def permission_of(dependant: Any) -> Permission | None:
+    """What a route's `needs(...)` asks for, wherever among its dependencies it stands."""
+    waiting = list(getattr(dependant, "dependencies", ()))
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one.call, Needs):
+            return one.call.permission
+        waiting += one.dependencies
+    return None
+
+
 def _record_refusal(request: Request, principal: Principal, permission: Permission) -> None:
-    route = getattr(request.scope.get("route"), "path", "")
-    request.app.state.services.audit.append(
-        principal.actor, "access.refused", route, {"permission": permission, "method": request.method}
-    )
+    detail = {"permission": permission, "method": request.method}
+    request.app.state.services.audit.append(principal.actor, "access.refused", route_template(request.scope), detail)

@@ -9,17 +9,18 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import RouteContext, iter_route_contexts
+from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from medai_pipeline import DISCLAIMER, __version__
 from medai_pipeline.errors import SettingsError
 from medai_pipeline.services import Services
-from medai_pipeline.web import api, docs, login, metrics, pages, problems
-from medai_pipeline.web.access import Needs, Permission
+from medai_pipeline.web import api, docs, login, metrics, oidc, pages, problems
+from medai_pipeline.web.access import Permission, permission_of
 from medai_pipeline.web.authentication import COOKIE
 from medai_pipeline.web.middleware import Envelope
+from medai_pipeline.web.provider import Provider, role_of_group
 
 LARGEST_BODY = 2**20  # bytes; an upload route has its own limit
 STATIC = Path(__file__).with_name("static")
@@ -31,12 +32,14 @@ PUBLIC = frozenset(
         ("GET", "/ready"),
         ("GET", "/login"),
         ("POST", "/login"),
+        ("GET", "/login/oidc"),
+        ("GET", "/login/oidc/callback"),
         ("MOUNT", "/static/docs"),
         ("MOUNT", "/static"),
     }
 )
 
-ROUTERS = (metrics.router, login.router, docs.router, *pages.ROUTERS, *api.ROUTERS)
+ROUTERS = (metrics.router, login.router, oidc.router, docs.router, *pages.ROUTERS, *api.ROUTERS)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -52,6 +55,8 @@ def create_app(services: Services) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.services = services
+    role_of_group(services.settings)
+    app.state.provider = Provider(services.settings, services.keys.web) if services.settings.oidc_issuer else None
     app.add_middleware(Envelope, tls=bool(services.settings.tls_cert), failed=problems.unexpected)
     problems.install(app)
     metrics.install(app, services)
@@ -59,6 +64,7 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router)
     app.mount("/static/docs", StaticFiles(directory=docs.ASSETS), name="docs")
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.state.templates = {route.endpoint: route.path for route in iter_route_contexts(app.routes) if route.endpoint}
     unsaid = [f"{method} {path}" for method, path, permission in permissions(app) if permission is None]
     if unsaid:
         raise SettingsError(f"routes that do not say who may: {', '.join(unsaid)}; give them needs(...)")
@@ -72,18 +78,11 @@ def permissions(app: FastAPI) -> Iterator[tuple[str, str, Permission | str | Non
         mount = isinstance(route.original_route, Mount)
         for method in sorted(route.methods or ({"MOUNT"} if mount else {"ANY"})):
             place = ("GET" if method == "HEAD" else method, str(route.path))
-            yield method, str(route.path), _permission(route) or ("public" if place in PUBLIC else None)
-
-
-def _permission(route: RouteContext) -> Permission | None:
-    """What the route's `needs(...)` asks for, wherever among its dependencies it stands."""
-    waiting = list(getattr(getattr(route, "dependant", None), "dependencies", ()))
-    while waiting:
-        dependant = waiting.pop()
-        if isinstance(dependant.call, Needs):
-            return dependant.call.permission
-        waiting += dependant.dependencies
-    return None
+            yield (
+                method,
+                str(route.path),
+                permission_of(getattr(route, "dependant", None)) or ("public" if place in PUBLIC else None),
+            )
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -44,18 +44,24 @@ def authenticate(request: Request) -> Caller:
 
 
 def _by_token(request: Request, services: Services, given: str) -> Caller:
-    """A header that is wrong is never made up for by a cookie."""
+    """A header that is wrong is never made up for by a cookie. A right one always serves, whoever else shares the address."""
+    now = services.now()
+    scheme, _, secret = given.partition(" ")
+    user = services.users.by_token(secret.strip(), now) if scheme.lower() == "bearer" else None
+    if user is None:
+        _wrong_token(request, services)
+        raise NotLoggedIn("this token is not known, has ended, or was revoked: make one with `medai users token NAME`")
+    return Caller(Principal(user.name, roles_of(user.roles)), "")
+
+
+def _wrong_token(request: Request, services: Services) -> None:
+    """Noted in the audit chain, until there are so many from one address that they would fill it."""
     now, subject = services.now(), f"token from {address(request)}"
     wait_s = services.sessions.wait_s(subject, MOST_BY_ADDRESS, now)
     if wait_s:
         raise TooMany("too many wrong tokens came from this address: wait, then try again", wait_s)
-    scheme, _, secret = given.partition(" ")
-    user = services.users.by_token(secret.strip(), now) if scheme.lower() == "bearer" else None
-    if user is None:
-        services.sessions.failed([subject], now)
-        services.audit.append("user:unknown", "token.refused", "api", {})
-        raise NotLoggedIn("this token is not known, has ended, or was revoked: make one with `medai users token NAME`")
-    return Caller(Principal(user.name, roles_of(user.roles)), "")
+    services.sessions.failed([subject], now)
+    services.audit.append("user:unknown", "token.refused", "api", {})
 
 
 def csrf_token(session_secret: str) -> str:

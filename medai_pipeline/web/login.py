@@ -110,6 +110,12 @@ def local_path(where: str) -> str:
     return where if plain and where.startswith("/") and not where.startswith("//") else "/"
 
 
+def refused(request: Request, error: LoginRefused) -> Response:
+    """The login page with what went wrong elsewhere."""
+    token = request.cookies.get(LOGIN_COOKIE) or secrets.token_urlsafe(24)
+    return _form(request, token, "/", error.reason, 401)
+
+
 def _form(request: Request, token: str, next: str, problem: str = "", status: int = 200) -> Response:
     settings: Settings = request.app.state.services.settings
     response = page(

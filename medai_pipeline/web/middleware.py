@@ -84,9 +84,8 @@ class Envelope:
 
 def route_template(scope: Scope) -> str:
     """The path as the route was declared, "/api/v1/studies/{study_uid}"; "-" for what no route serves."""
-    route = scope.get("route")
-    path = getattr(route, "path_format", None) or getattr(route, "path", None)
-    return str(path) if path else "-"
+    templates = getattr(scope["app"].state, "templates", {})
+    return templates.get(scope.get("endpoint"), "-")
 
 
 def _request_id(scope: Scope) -> str:

@@ -23,6 +23,7 @@ SILENCE_S = 30.0  # between two pieces
 GRACE_S = 60.0  # before the average counts
 SLOWEST_BYTES_S = 64 * 1024
 MOST_PARTS = 20_000
+LONGEST_HEADER = 8 * 1024
 AT_ONCE = 256 * 1024  # bytes that are written together
 
 
@@ -96,10 +97,15 @@ class _Form:
         self._header, self._is_file = (b"", b""), False
 
     def _field(self, data: bytes, start: int, end: int) -> None:
-        self._header = (self._header[0] + data[start:end], self._header[1])
+        self._more(data[start:end], b"")
 
     def _value(self, data: bytes, start: int, end: int) -> None:
-        self._header = (self._header[0], self._header[1] + data[start:end])
+        self._more(b"", data[start:end])
+
+    def _more(self, name: bytes, value: bytes) -> None:
+        self._header = (self._header[0] + name, self._header[1] + value)
+        if sum(map(len, self._header)) > LONGEST_HEADER:
+            raise Unprocessable("a header of the multipart form is too long: let your HTTP library make it")
 
     def _header_end(self) -> None:
         name, value = self._header

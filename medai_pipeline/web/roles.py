@@ -93,7 +93,7 @@ class Principal:
     def permissions(self) -> frozenset[Permission]:
         return frozenset().union(*(PERMISSIONS[role] for role in self.roles))
 
-    def may(self, permission: Permission) -> bool:
+    def may(self, permission: Permission | None) -> bool:
         return permission in self.permissions
 
 

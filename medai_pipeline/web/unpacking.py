@@ -18,6 +18,9 @@ from medai_pipeline.storage.spool import Part
 MOST_FILES = 20_000
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _PIECE = 2**20
+_TAIL = 2**16 + 22  # in which a zip's directory is announced (APPNOTE 4.3.16)
+_END, _ZIP64 = b"PK\x05\x06", b"PK\x06\x07"
+_DIRECTORY_BYTES = 8 * 2**20  # of 20,000 files with long names; each entry costs ten times as much in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,9 @@ class _Budget:
 
 
 def _unzipped(part: Part, budget: _Budget) -> Iterator[File]:
+    if _is_crowded(part):
+        yield File(refused="a zip of too many files, or in the zip64 format: send several smaller ones")
+        return
     try:
         archive = zipfile.ZipFile(io.BufferedReader(part))
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError):
@@ -72,6 +78,18 @@ def _unzipped(part: Part, budget: _Budget) -> Iterator[File]:
                 continue  # a DICOMDIR names patients, and lists what comes anyway
             budget.file()
             yield _entry(archive, entry, budget)
+
+
+def _is_crowded(part: Part) -> bool:
+    """Whether reading the zip's directory alone would cost too much; the reader takes all of it into memory."""
+    start = max(0, part.length - _TAIL)
+    tail = part.spool.read_at(part.start + start, part.length - start)
+    at = tail.find(_END)
+    while at >= 0:  # which of several counts is the reader's choice: none may be too large
+        if int.from_bytes(tail[at + 12 : at + 16], "little") > _DIRECTORY_BYTES:
+            return True
+        at = tail.find(_END, at + 1)
+    return _ZIP64 in tail
 
 
 def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, budget: _Budget) -> File:

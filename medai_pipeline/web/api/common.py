@@ -16,8 +16,8 @@ from starlette.concurrency import run_in_threadpool
 from medai_pipeline.errors import Conflict, NotFound, PreconditionMissing, Unprocessable
 from medai_pipeline.services import Services
 from medai_pipeline.storage.catalogue import Place
-from medai_pipeline.web.access import Permission, Principal, needs
-from medai_pipeline.web.authentication import authenticate
+from medai_pipeline.web.access import Permission, Principal, needs, permission_of
+from medai_pipeline.web.authentication import authenticate, require_own_page
 
 PREFIX = "/api/v1"
 SOP_INSTANCE_UID = 0x00080018
@@ -28,6 +28,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (401, "nobody is logged in"),
         (403, "the role does not permit it"),
         (404, "nothing here has this id, or it may not be known to who asks"),
+        (409, "the state of the thing, or another request, does not allow it now"),
+        (413, "more bytes than are taken"),
         (422, "the request makes no sense"),
         (429, "too many tries"),
         (503, "the database or the PACS does not answer"),
@@ -150,7 +152,11 @@ class Idempotent(APIRoute):
             key = request.headers.get("idempotency-key")
             if key is None or request.method in ("GET", "HEAD"):
                 return await carry_out(request)
-            actor = (await run_in_threadpool(authenticate, request)).principal.actor
+            caller = await run_in_threadpool(authenticate, request)
+            await require_own_page(request, caller)
+            if not caller.principal.may(permission_of(self.dependant)):
+                return await carry_out(request)  # which refuses it
+            actor = caller.principal.actor
             digest = digest_of(request, sha256(await request.body()).hexdigest())
             services = services_of(request)
             known = await run_in_threadpool(begin, services, actor, key, digest)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +14,9 @@ from fastapi.responses import JSONResponse, Response
 from medai_pipeline.errors import MedaiError
 from medai_pipeline.services import Services
 from medai_pipeline.storage.heartbeat import beats
+
+FRESH_S = 3.0
+_LOOKING = threading.Lock()
 
 router = APIRouter(tags=["health"])
 
@@ -24,10 +30,21 @@ def health() -> dict[str, str]:
 @router.get("/ready")
 def ready(request: Request) -> Response:
     """Whether the database, the PACS, Dagster's daemon and the models' weights are there; 503 names what is not."""
-    found = {name: _holds(check, request.app.state.services) for name, check in CHECKS.items()}
+    found = _checked(request)
     complete = all(found.values())
     body = {"status": "ready" if complete else "not ready", "checks": found}
     return JSONResponse(body, 200 if complete else 503)
+
+
+def _checked(request: Request) -> dict[str, bool]:
+    """Looked at anew every few seconds at most: anybody may ask, and asking costs the PACS something."""
+    state, now = request.app.state, time.monotonic()
+    with _LOOKING:
+        at, found = getattr(state, "readiness", (-math.inf, {}))
+        if now - at > FRESH_S:
+            found = {name: _holds(check, state.services) for name, check in CHECKS.items()}
+            state.readiness = (time.monotonic(), found)
+    return found
 
 
 def _database(services: Services) -> bool:

@@ -1,0 +1,206 @@
+"""Names are for who may know them: study keys and new UIDs for everybody else, and each reading is in the audit chain."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import zipfile
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from medai_pipeline.phantoms.studies import make_study
+from medai_pipeline.records import StudyState
+from medai_pipeline.web import app as application
+from medai_pipeline.web.roles import PERMISSIONS, Permission, Role
+from medai_pipeline_tests.test_logging_in import audited
+from medai_pipeline_tests.web import API, Site
+
+NAMELESS = [role for role in Role if Permission.IDENTITIES_READ not in PERMISSIONS[role]]
+
+
+@pytest.fixture
+def reader(site: Site) -> TestClient:
+    return site.caller(Role.RADIOLOGIST, name="ann")
+
+
+def places(site: Site) -> list[str]:
+    """Every GET path of the API, with ids that are there in it."""
+    row = site.services.catalogue.counting_report(site.key(site.film))
+    study = site.services.catalogue.study(site.key(site.film))
+    assert row and study
+    known = {
+        "study_uid": site.key(site.film), "image_id": site.images(site.film)[0], "patient_id": study["patient_token"],
+        "id": site.key(site.film), "name": "demo-chest-xray", "version": "1", "annotation_id": str(row["id"]),
+    }  # fmt: skip
+    found = []
+    for method, path, _ in application.permissions(site.app):
+        if method == "GET" and path.startswith(API):
+            ids = {**known, "id": str(row["id"])} if path.startswith(f"{API}/inference") else known
+            found.append(path.format(**ids))
+    return found
+
+
+@pytest.mark.parametrize("role", NAMELESS)
+def test_who_may_not_know_names_is_told_none_by_any_path(site: Site, role: Role) -> None:
+    client = site.caller(role)
+    answers = {path: client.get(path) for path in places(site)}
+    assert sum(answer.status_code == 200 for answer in answers.values()) >= 12
+    originals = [str(d.SOPInstanceUID) for d in site.film.datasets] + [str(site.film.datasets[0].StudyInstanceUID)]
+    markers = [m.encode() for m in (*site.film.markers, *originals) if len(m) >= 6]
+    assert len(markers) > 20
+    leaks = [
+        (path, m) for path, a in answers.items() for m in markers if m in a.content or m in str(a.headers).encode()
+    ]
+    assert leaks == []
+
+
+def test_the_search_would_find_a_name(site: Site, reader: TestClient) -> None:
+    told = reader.get(f"{API}/studies/{site.key(site.film)}/identity").text
+    assert any(marker in told for marker in site.film.markers)
+
+
+def test_who_may_know_is_told_and_it_is_written_down(site: Site, reader: TestClient) -> None:
+    key, film = site.key(site.film), site.film.datasets[0]
+    before = len(audited(site.services))
+    told = reader.get(f"{API}/studies/{key}/identity").json()
+    assert (told["patient_id"], told["study_instance_uid"]) == (film.PatientID, film.StudyInstanceUID)
+    assert ("user:ann", "identity.read", key) in audited(site.services)[before:]
+    assert site.caller(Role.PRIVACY_OFFICER).get(f"{API}/studies/{key}/identity").status_code == 200
+    for role in NAMELESS:
+        assert site.caller(role).get(f"{API}/studies/{key}/identity").status_code == 403
+    with_name = reader.get(f"{API}/studies/{key}/fhir", params={"identified": True})
+    assert str(film.PatientID) in with_name.text
+    assert site.caller(Role.VIEWER).get(f"{API}/studies/{key}/fhir", params={"identified": True}).status_code == 403
+    assert str(film.PatientID) not in reader.get(f"{API}/studies/{key}/fhir").text
+
+
+def test_original_uids_and_patient_ids_serve_as_names_for_who_may_know_them(site: Site, reader: TestClient) -> None:
+    film, key = site.film.datasets[0], site.key(site.film)
+    viewer = site.caller(Role.VIEWER)
+    for path in (
+        f"studies/{film.StudyInstanceUID}", f"images/{film.SOPInstanceUID}", f"images/patient/{film.PatientID}",
+        f"studies/patient/{film.PatientID}/studies",
+    ):  # fmt: skip
+        assert reader.get(f"{API}/{path}").status_code == 200, path
+        assert viewer.get(f"{API}/{path}").status_code == 404, path
+        assert viewer.get(f"{API}/{path}").json()["detail"] == viewer.get(f"{API}/{path}0").json()["detail"]
+    new_uid = site.services.deidentifier.new_uid(str(film.StudyInstanceUID), 0x0020000D)
+    token = viewer.get(f"{API}/studies/{new_uid}").json()["patient"]
+    assert len(token) == 32
+    listed = viewer.get(f"{API}/studies/patient/{token}/studies").json()["items"]
+    assert [row["study_key"] for row in listed] == [key]
+    assert {i["study_key"] for i in viewer.get(f"{API}/images/patient/{token}").json()["items"]} == {key}
+
+
+def test_originals_leave_the_pacs_for_who_may_and_are_written_down(site: Site, reader: TestClient) -> None:
+    key, film = site.key(site.film), site.film.datasets[0]
+    found = reader.post(f"{API}/orthanc/studies/search", json={"patient_id": str(film.PatientID)}).json()["items"]
+    assert [item["study_key"] for item in found] == [key] and found[0]["patient_name"] == str(film.PatientName)
+    assert reader.get(f"{API}/orthanc/studies/{found[0]['id']}").json()["study_key"] == key
+    answer = reader.get(f"{API}/orthanc/studies/{key}/download")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert len(archive.namelist()) == len(site.film.datasets)
+    assert str(film.PatientName) not in str(answer.headers)
+    actions = {action for actor, action, _ in audited(site.services) if actor == "user:ann"}
+    assert {"pacs.searched", "original.read"} <= actions
+    assert reader.get(f"{API}/orthanc/studies/00000000-00000000-00000000-00000000-00000000").status_code == 404
+    for role in NAMELESS:
+        assert site.caller(role).get(f"{API}/orthanc/studies/{key}/download").status_code == 403
+
+
+def test_nothing_that_names_anybody_comes_into_the_logs_or_the_chain(
+    site: Site, reader: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    film, key = site.film.datasets[0], site.key(site.film)
+    name = str(film.PatientName)
+    for path, params in (
+        (f"studies/{film.StudyInstanceUID}", {}), (f"images/patient/{film.PatientID}", {}), (f"studies/{key}/identity", {}),
+        ("orthanc/studies/search", {"patient_name": name}), (f"orthanc/studies/{key}", {}), (f"studies/{name}", {}),
+        (f"studies/{key}/fhir", {"identified": True}), (f"annotations?image={film.SOPInstanceUID}", {}),
+    ):  # fmt: skip
+        reader.get(f"{API}/{path}", params=params)
+    written = "\n".join(
+        r.getMessage() for r in caplog.records if not r.name.startswith(("httpx", "httpcore", "asyncio"))
+    )
+    assert "GET /api/v1/studies/{study_uid}/identity 200" in written
+    chain = json.dumps(audited(site.services), default=str) + str(details(site))
+    markers = {*(m for m in site.film.markers if len(m) >= 6), str(film.StudyInstanceUID), str(film.SOPInstanceUID)}
+    assert [m for m in markers if m in written or m in chain] == []
+
+
+def details(site: Site) -> list[Any]:
+    import sqlalchemy as sa
+
+    with site.services.engine.connect() as connection:
+        return list(connection.execute(sa.text("SELECT detail FROM medai.audit_log")))
+
+
+def test_an_image_that_is_deleted_leaves_the_pacs_and_the_report_stays(site: Site) -> None:
+    study = make_study("chest-xray", 831, rows=64, columns=64)
+    site.report(study)
+    engineer, key = site.caller(Role.ENGINEER, name="eng"), site.key(study)
+    image = site.images(study)[0]
+    assert engineer.delete(f"{API}/images/{image}").status_code == 204
+    assert not site.services.pacs.browse.instances_named(str(study.datasets[0].SOPInstanceUID))
+    assert engineer.delete(f"{API}/images/{image}").status_code == 404
+    assert site.services.catalogue.counting_report(key)
+    site.pipeline.work()
+    row = site.pipeline.state(key)
+    assert (row.revision, row.state) == (2, StudyState.REPORTED)
+    assert ("user:eng", "image.deleted", key) in audited(site.services)
+
+
+def test_a_study_left_alone_as_history_is_taken_up_when_a_person_asks(site: Site) -> None:
+    study = make_study("chest-xray", 832, rows=64, columns=64)
+    engineer, reader = site.caller(Role.ENGINEER, name="eng"), site.caller(Role.RADIOLOGIST, name="ann")
+    site.services.pacs.upload_many([site_bytes(d) for d in study.datasets])
+    key = site.key(study)
+    assert engineer.post(f"{API}/orthanc/studies/{key}/retrieve").status_code == 404  # nobody has seen it yet
+    (found,) = reader.post(
+        f"{API}/orthanc/studies/search", json={"patient_id": str(study.datasets[0].PatientID)}
+    ).json()["items"]
+    taken = engineer.post(f"{API}/orthanc/studies/{found['id']}/retrieve")
+    assert taken.status_code == 202 and taken.json() == {"study_key": key, "state": "receiving", "new": True}
+    assert site.services.lifecycle.is_known(key)
+
+
+def site_bytes(dataset: Any) -> bytes:
+    from medai_pipeline.phantoms.studies import to_bytes
+
+    return to_bytes(dataset)
+
+
+def test_the_listing_is_narrowed_paged_and_stable(site: Site, reader: TestClient) -> None:
+    every = reader.get(f"{API}/studies", params={"limit": 500}).json()
+    assert every["total"] == len(every["items"]) >= 2 and every["next"] is None
+    pages, offset = [], 0
+    while offset is not None:
+        page = reader.get(f"{API}/studies", params={"limit": 1, "offset": offset}).json()
+        pages += page["items"]
+        offset = page["next"]
+    assert [row["study_key"] for row in pages] == [row["study_key"] for row in every["items"]]
+
+    def keys(**params: Any) -> set[str]:
+        answer = reader.get(f"{API}/studies", params={"limit": 500, **params})
+        assert answer.status_code == 200, answer.text
+        return {row["study_key"] for row in answer.json()["items"]}
+
+    film, volume = site.key(site.film), site.key(site.volume)
+    assert {film} <= keys(finding="Pneumothorax", modality="dx") and volume not in keys(modality="DX")
+    assert keys(state="reported") >= {film, volume} and keys(state="vanished") == set()
+    assert keys(since="2999-01-01T00:00:00Z") == set() and {film, volume} <= keys(until="2999-01-01T00:00:00Z")
+    assert keys(reviewed=True) | keys(reviewed=False) >= {film, volume}
+    assert keys(finding="'; DROP TABLE medai.studies; --") == set()
+    for wrong in (
+        {"limit": 0},
+        {"limit": 501},
+        {"offset": -1},
+        {"state": "lost"},
+        {"since": "yesterday"},
+        {"sort": "x"},
+    ):
+        assert reader.get(f"{API}/studies", params=wrong).status_code == 422
