@@ -15,6 +15,7 @@ import click
 from medai_pipeline import DISCLAIMER, __version__
 from medai_pipeline.errors import MedaiError
 from medai_pipeline.local.model_cli import models
+from medai_pipeline.local.pacs_cli import pacs, receive
 from medai_pipeline.local.privacy_cli import audit, forget, keys, retention
 from medai_pipeline.local.terminal import console, plain, printable, progress, quiet_logs
 from medai_pipeline.local.user_cli import users
@@ -97,19 +98,25 @@ def demo(leave: bool, timeout_s: float) -> None:
 @click.argument("paths", nargs=-1, required=True, type=PATHS)
 @click.option("--dicom", "node", metavar="HOST:PORT", help="Send by C-STORE to this node instead of Orthanc's REST.")
 @click.option("--aet", default="ORTHANC", show_default=True, help="Called AE title, with --dicom.")
-def send(paths: tuple[Path, ...], node: str | None, aet: str) -> None:
+@click.option(
+    "--tls", is_flag=True, help="By TLS, with --dicom: MEDAI_TLS_AUTHORITIES, MEDAI_TLS_CERTIFICATE, MEDAI_TLS_KEY."
+)
+def send(paths: tuple[Path, ...], node: str | None, aet: str, tls: bool) -> None:
     """Send DICOM files or folders to the PACS.
 
     \b
     Examples:
       medai send study/ more/*.dcm
       medai send --dicom 127.0.0.1:4242 study/
+      MEDAI_TLS_AUTHORITIES=hospital.pem medai send --dicom pacs.example:2762 --aet ARCHIVE --tls study/
     """
     from medai_pipeline.local.sending import send_files
 
+    if tls and not node:
+        raise click.UsageError("--tls belongs to --dicom HOST:PORT")
     files = _files(paths)
     with progress("sending", len(files)) as advance:
-        summary = send_files(_attached(), files, node, aet, advance)
+        summary = send_files(_attached(), files, node, aet, advance, tls)
     click.echo(summary.text)
     sys.exit(0 if summary.complete else 1)
 
@@ -321,7 +328,7 @@ def lineage(name: str, as_json: bool) -> None:
         terminal().print(shown.as_tree(chain, settings.run_page), soft_wrap=True)
 
 
-for command in (models, users, audit, keys, forget, retention):
+for command in (models, users, audit, keys, forget, retention, pacs, receive):
     main.add_command(command)
 
 

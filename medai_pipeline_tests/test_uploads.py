@@ -41,7 +41,7 @@ def zipped(entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byt
 
 
 def in_pacs(site: Site, number: int = 0) -> bool:
-    return bool(site.services.pacs.browse.instances_named(str(STUDY.datasets[number].SOPInstanceUID)))
+    return bool(site.services.orthanc.named("instance", str(STUDY.datasets[number].SOPInstanceUID)))
 
 
 def test_a_file_as_body_a_form_and_a_zip_come_to_the_pacs(site: Site, engineer: TestClient) -> None:

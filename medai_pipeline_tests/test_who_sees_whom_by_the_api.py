@@ -145,7 +145,7 @@ def test_an_image_that_is_deleted_leaves_the_pacs_and_the_report_stays(site: Sit
     engineer, key = site.caller(Role.ENGINEER, name="eng"), site.key(study)
     image = site.images(study)[0]
     assert engineer.delete(f"{API}/images/{image}").status_code == 204
-    assert not site.services.pacs.browse.instances_named(str(study.datasets[0].SOPInstanceUID))
+    assert not site.services.orthanc.named("instance", str(study.datasets[0].SOPInstanceUID))
     assert engineer.delete(f"{API}/images/{image}").status_code == 404
     assert site.services.catalogue.counting_report(key)
     site.pipeline.work()

@@ -20,6 +20,7 @@ from medai_pipeline.errors import MedaiError, SettingsError
 from medai_pipeline.incoming.forward import Forwarder
 from medai_pipeline.incoming.inbox import Inbox
 from medai_pipeline.incoming.spool import Spool
+from medai_pipeline.local.attached import attached_settings
 from medai_pipeline.services import Services
 from medai_pipeline.settings import Settings, read_settings
 
@@ -86,7 +87,7 @@ def _run(loops: list[Callable[[threading.Event], None]], stop: threading.Event, 
 
 
 def main() -> int:
-    settings = read_settings()
+    settings = attached_settings(read_settings())
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medai_pipeline.errors import SettingsError
+from medai_pipeline.pacs.records import UploadResult
 from medai_pipeline.settings import Settings
 
 
@@ -19,35 +20,48 @@ class Summary:
 
 
 def send_files(
-    settings: Settings, files: Sequence[Path], node: str | None, aet: str, advance: Callable[[int], Any]
+    settings: Settings,
+    files: Sequence[Path],
+    node: str | None,
+    aet: str,
+    advance: Callable[[int], Any],
+    tls: bool = False,
 ) -> Summary:
     """Raises PacsError when the PACS cannot be reached; a file it refuses is counted with its reason."""
-    return _by_dimse(files, node, aet, advance) if node else _by_rest(settings, files, advance)
+    return _by_dimse(settings, files, node, aet, advance, tls) if node else _to_pacs(settings, files, advance)
 
 
-def _by_rest(settings: Settings, files: Sequence[Path], advance: Callable[[int], Any]) -> Summary:
-    from medai_pipeline.pacs.orthanc import Orthanc
+def _to_pacs(settings: Settings, files: Sequence[Path], advance: Callable[[int], Any]) -> Summary:
+    """By REST to Orthanc, or by C-STORE to MEDAI_PACS."""
+    from medai_pipeline.services import Services
 
-    if not settings.orthanc_url:
-        raise SettingsError("no PACS to send to: set ORTHANC_URL, or start one with `medai up`")
-    with Orthanc(settings.orthanc_url, settings.orthanc_username, settings.orthanc_password) as pacs:
-        results = pacs.upload_many(files, progress=lambda _: advance(1))
-    stored = sum(r.stored for r in results)
-    already = sum(r.status == "AlreadyStored" for r in results)
-    refused = Counter(r.reason for r in results if not r.stored)
-    return Summary(_text(len(files), stored, already, refused), stored == len(files))
+    if not settings.orthanc_url and not settings.pacs:
+        raise SettingsError("no PACS to send to: set ORTHANC_URL or MEDAI_PACS, or start one with `medai up`")
+    pacs = Services(settings).pacs
+    try:
+        return _summary(pacs.upload_many(files, progress=lambda _: advance(1)))
+    finally:
+        pacs.close()
 
 
-def _by_dimse(files: Sequence[Path], node: str, aet: str, advance: Callable[[int], Any]) -> Summary:
+def _by_dimse(
+    settings: Settings, files: Sequence[Path], node: str, aet: str, advance: Callable[[int], Any], tls: bool
+) -> Summary:
     from medai_pipeline.pacs.dimse import store
 
     host, _, port = node.rpartition(":")
     if not host or not port.isdigit():
         raise SettingsError("--dicom expects HOST:PORT, for example 127.0.0.1:4242")
-    results = store(files, host, int(port), called_ae=aet, progress=lambda _: advance(1))
+    return _summary(
+        store(files, host, int(port), aet, settings.aet, lambda _: advance(1), settings.tls if tls else None)
+    )
+
+
+def _summary(results: Sequence[UploadResult]) -> Summary:
     stored = sum(r.stored for r in results)
+    already = sum(r.status == "AlreadyStored" for r in results)
     refused = Counter(r.reason for r in results if not r.stored)
-    return Summary(_text(len(files), stored, 0, refused), stored == len(files))
+    return Summary(_text(len(results), stored, already, refused), stored == len(results))
 
 
 def _text(sent: int, stored: int, already: int, refused: Counter[str]) -> str:

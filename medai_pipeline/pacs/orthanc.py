@@ -1,5 +1,7 @@
 """Orthanc by REST: the change feed, the sweep, digests, studies out and objects in. Decides nothing about them.
 
+What the pipeline itself does not need is in the files beside: search, archive, modalities, editing.
+
 Facts, found on 1.10.1 (Debian), on which this module rests; what newer versions add is detected, never assumed:
 
 - `/studies?expand` gives the main tags of study and patient and LastUpdate, but no instance count; that is one
@@ -23,7 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from medai_pipeline.errors import PacsError, PacsNotFound, PacsUnauthorized, PacsUnreachable
-from medai_pipeline.pacs.browse import Browse
+from medai_pipeline.pacs.orthanc_archive import Archive
+from medai_pipeline.pacs.orthanc_editing import Editing
+from medai_pipeline.pacs.orthanc_modalities import Modalities
+from medai_pipeline.pacs.orthanc_search import Search
 from medai_pipeline.pacs.parallel import ordered
 from medai_pipeline.pacs.records import Change, Changes, PacsInstance, PacsStudy, SourceDigest, UploadResult
 from medai_pipeline.pacs.seam import digest_of, nothing, united
@@ -33,7 +38,7 @@ PAGE = 100
 IN_FLIGHT_BYTES = 256 * 2**20
 
 
-class Orthanc:
+class Orthanc(Search, Archive, Modalities, Editing):
     """A client for one Orthanc; thread-safe, one connection pool. Close it, or use it as a context manager.
 
     Every method raises PacsUnreachable (retry), PacsUnauthorized (settings), PacsNotFound (gone) or PacsError.
@@ -51,11 +56,6 @@ class Orthanc:
     def close(self) -> None:
         self._wire.close()
 
-    @property
-    def browse(self) -> Browse:
-        """What a person asks of it."""
-        return Browse(self._wire)
-
     # -- the server ---------------------------------------------------------------------------------------------
 
     def system(self) -> dict[str, Any]:
@@ -64,6 +64,10 @@ class Orthanc:
         if not isinstance(body, dict) or "Version" not in body:
             raise PacsError(f"{self._wire.address} does not answer like an Orthanc: check ORTHANC_URL")
         return body
+
+    def statistics(self) -> dict[str, Any]:
+        """`/statistics`: CountPatients, CountStudies, CountSeries, CountInstances, TotalDiskSizeMB, ..."""
+        return dict(self._wire.json("statistics"))
 
     def last_change(self) -> int:
         """The newest sequence number of the change feed; 0 when nothing ever happened."""
@@ -104,9 +108,7 @@ class Orthanc:
 
     def find_studies(self, study_instance_uid: str) -> tuple[PacsStudy, ...]:
         """All that Orthanc holds under this StudyInstanceUID: one study for each Patient ID, usually one, () for none."""
-        response = self._wire.request("POST", "tools/lookup", content=study_instance_uid.encode())
-        hits = [item["ID"] for item in self._wire.read_json(response) if item["Type"] == "Study"]
-        counted = ((hit, self._count_or_none(hit)) for hit in sorted(hits))
+        counted = ((hit, self._count_or_none(hit)) for hit in self.named("study", study_instance_uid))
         return tuple(_study(self._wire.json(f"studies/{hit}"), count) for hit, count in counted if count is not None)
 
     def find_study(self, study_instance_uid: str) -> PacsStudy | None:

@@ -21,6 +21,7 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 RETRY_STATUS = frozenset({502, 503, 504})
 RETRY_WAIT_S = (0.1, 0.4, 1.0)
+PIECE_BYTES = 1 << 18
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
 
@@ -60,20 +61,6 @@ class Wire:
         """Raises PacsUnreachable, PacsUnauthorized, PacsNotFound, PacsError."""
         return self.request("GET", path, params=params or None)
 
-    @contextmanager
-    def stream(self, path: str) -> Iterator[Iterator[bytes]]:
-        """The body piece by piece, as it comes. Not tried again: what was handed out cannot be taken back."""
-        try:
-            with self._client.stream("GET", path) as response:
-                if not response.is_success:
-                    response.read()
-                self._checked(response)
-                yield response.iter_bytes()
-        except httpx.TransportError as error:
-            raise PacsUnreachable(
-                f"the PACS at {self.address} does not answer ({_words(error)}): start it, or correct ORTHANC_URL"
-            ) from error
-
     def json(self, path: str, **params: Any) -> Any:
         return self.read_json(self.get(path, **params))
 
@@ -83,20 +70,50 @@ class Wire:
         except ValueError as error:
             raise PacsError(f"{self.address} does not answer like an Orthanc: check ORTHANC_URL") from error
 
-    def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+    def request(self, method: str, path: str, repeatable: bool = True, **arguments: Any) -> httpx.Response:
+        """With `repeatable` false only what cannot have reached the server is tried again."""
         problem = ""
         for wait_s in (*RETRY_WAIT_S, None):
             try:
                 response = self._client.request(method, path, **arguments)
             except httpx.TransportError as error:
                 problem = _words(error)
+                sent = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
             else:
                 if response.status_code not in RETRY_STATUS:
                     return self._checked(response)
-                problem = f"HTTP {response.status_code}"
-            if wait_s is None or self._closed.wait(wait_s):
+                problem, sent = f"HTTP {response.status_code}", True
+            if wait_s is None or (sent and not repeatable) or self._closed.wait(wait_s):
                 break
-        raise PacsUnreachable(
+        raise self._unreachable(problem)
+
+    @contextmanager
+    def stream(self, method: str, path: str) -> Iterator[httpx.Response]:
+        """A response whose body is not read yet: `pieces` reads it. Not tried again."""
+        try:
+            with self._client.stream(method, path) as response:
+                if not response.is_success:
+                    response.read()
+                    if response.status_code in RETRY_STATUS:
+                        raise self._unreachable(f"HTTP {response.status_code}")
+                    self._checked(response)
+                yield response
+        except httpx.TransportError as error:
+            raise self._unreachable(_words(error)) from error
+
+    def pieces(self, response: httpx.Response) -> Iterator[bytes]:
+        """The body of a `stream`. Raises PacsUnreachable when the connection breaks."""
+        try:
+            yield from response.iter_raw(PIECE_BYTES)
+        except httpx.TransportError as error:
+            raise self._unreachable(_words(error)) from error
+
+    def closed(self, wait_s: float = 0) -> bool:
+        """Whether `close` was called; waits for it at most so long."""
+        return self._closed.wait(wait_s)
+
+    def _unreachable(self, problem: str) -> PacsUnreachable:
+        return PacsUnreachable(
             f"the PACS at {self.address} does not answer ({problem}): start it, or correct ORTHANC_URL"
         )
 

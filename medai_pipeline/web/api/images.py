@@ -181,10 +181,10 @@ def delete(
     original = next((old for old, new in identity.uids.items() if new == uid), None)
     if original is None:
         raise Conflict("the image is not de-identified yet: delete it when its study is reported")
-    found = services.orthanc.browse.instances_named(original)
+    found = services.orthanc.named("instance", original)
     if not found:
         raise NotFound("the PACS does not hold this image (any more)")
     for orthanc_id in found:
-        services.orthanc.browse.delete_instance(orthanc_id)
+        services.orthanc.delete(orthanc_id, level="instances")
     services.audit.append(principal.actor, "image.deleted", place.study_key, {"image": uid})
     return Response(status_code=204)

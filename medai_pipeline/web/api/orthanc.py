@@ -10,7 +10,8 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from medai_pipeline.errors import MedaiError, NotFound, Unprocessable
+from medai_pipeline.errors import MedaiError, NotFound, PacsNotFound, Unprocessable
+from medai_pipeline.pacs.orthanc_search import Found
 from medai_pipeline.services import Services
 from medai_pipeline.web.access import Permission, Principal, needs
 from medai_pipeline.web.api.common import PROBLEMS, Has, Idempotent, study_named
@@ -28,6 +29,16 @@ _KEYWORDS = {
     "accession_number": "AccessionNumber",
     "study_description": "StudyDescription",
     "study_instance_uid": "StudyInstanceUID",
+}
+_TOLD = {
+    "patient_id": "PatientID",
+    "patient_name": "PatientName",
+    "birth_date": "PatientBirthDate",
+    "sex": "PatientSex",
+    "study_instance_uid": "StudyInstanceUID",
+    "study_date": "StudyDate",
+    "study_description": "StudyDescription",
+    "accession_number": "AccessionNumber",
 }
 Value = Annotated[str, Field(max_length=128, pattern=r"^[^\x00-\x1f]*$")]
 
@@ -83,10 +94,11 @@ def search_by_body(services: Has, principal: Original, wanted: Search) -> Any:
 def study(id: OrthancStudy, services: Has, principal: Original) -> Any:
     """One study as the PACS has it, with who it is about."""
     key, orthanc_ids = _find(services, principal, id, "a study in the PACS")
-    return {
-        "study_key": key,
-        "items": [_described(services, services.orthanc.browse.study(one)) for one in orthanc_ids],
-    }
+    uid = services.pacs.study(orthanc_ids[0]).study_instance_uid
+    found = services.orthanc.search("study", {"StudyInstanceUID": uid})
+    held = {one: services.pacs.study(one).instance_count for one in orthanc_ids}
+    items = [_described(services, hit) | {"instances": held[hit.orthanc_id]} for hit in found if hit.orthanc_id in held]
+    return {"study_key": key, "items": items}
 
 
 @router.get(
@@ -116,12 +128,14 @@ def retrieve(
 
     modality = wanted.modality if wanted else ""
     if modality:
-        if modality not in services.orthanc.browse.modalities():
+        if modality not in services.orthanc.modalities():
             raise Unprocessable("the PACS knows no node of this name: configure it there")
         if not principal.may(Permission.ORIGINALS_READ) or not re.fullmatch(r"[0-9.]{1,64}", id):
             raise Unprocessable("fetching from a node takes the Study Instance UID, and a role that may know it")
-        if not services.orthanc.browse.retrieve(modality, id):
-            raise NotFound("that node has no study of this UID")
+        try:
+            services.orthanc.retrieve(modality, "study", {"StudyInstanceUID": id})
+        except PacsNotFound as error:
+            raise NotFound("that node has no study of this UID") from error
         key = services.keys.study_key(id)
         services.audit.append(principal.actor, "study.retrieved", key, {"from": modality})
         return {"study_key": key, "state": "receiving"}
@@ -135,31 +149,16 @@ def retrieve(
 
 def _search(services: Services, principal: Principal, wanted: Search) -> Any:
     query = {keyword: getattr(wanted, name) for name, keyword in _KEYWORDS.items() if getattr(wanted, name)}
-    found = services.orthanc.browse.search(query, wanted.limit)
-    items = [_described(services, body) for body in found]
+    items = [_described(services, hit) for hit in services.orthanc.search("study", query, wanted.limit)]
     detail = {"asked_for": sorted(query), "found": [item["study_key"] for item in items]}
     services.audit.append(principal.actor, "pacs.searched", "pacs", detail)
     return {"items": items, "total": len(items)}
 
 
-def _described(services: Services, body: Any) -> dict[str, Any]:
-    study, patient = body.get("MainDicomTags", {}), body.get("PatientMainDicomTags", {})
-    uid = study.get("StudyInstanceUID", "")
-    statistics = body.get("Statistics") or {}
-    return {
-        "id": body["ID"],
-        "study_key": services.keys.study_key(uid),
-        "patient_id": patient.get("PatientID", ""),
-        "patient_name": patient.get("PatientName", ""),
-        "birth_date": patient.get("PatientBirthDate", ""),
-        "sex": patient.get("PatientSex", ""),
-        "study_instance_uid": uid,
-        "study_date": study.get("StudyDate", ""),
-        "study_description": study.get("StudyDescription", ""),
-        "accession_number": study.get("AccessionNumber", ""),
-        "series": len(body.get("Series", [])),
-        "instances": statistics.get("CountInstances"),
-    }
+def _described(services: Services, hit: Found) -> dict[str, Any]:
+    uid = hit.tags.get("StudyInstanceUID", "")
+    told = {name: hit.tags.get(keyword, "") for name, keyword in _TOLD.items()}
+    return {"id": hit.orthanc_id, "study_key": services.keys.study_key(uid), **told, "series": hit.children}
 
 
 def _find(services: Services, principal: Principal, name: str, purpose: str) -> tuple[str, list[str]]:
@@ -190,5 +189,5 @@ def _opened(services: Services, orthanc_id: str) -> Iterator[bytes]:
 
 
 def _pieces(services: Services, orthanc_id: str) -> Iterator[bytes]:
-    with services.orthanc.browse.archive(orthanc_id) as pieces:
+    with services.orthanc.archive_pieces(orthanc_id) as pieces:
         yield from pieces
