@@ -309,15 +309,22 @@ def lineage(name: str, as_json: bool) -> None:
     """From a result back to what made it: source bytes, de-identification, weights, checks, rules, review, delivery.
 
     ID is a study key, a report, inference or run, the (new) UID of an image or series, a delivered object's UID, or the
-    beginning of a SHA-256. The view medai.lineage in Postgres holds the same.
+    beginning of a SHA-256. The view medai.lineage in Postgres holds the same. A report.json that `medai analyze` wrote tells
+    its own, without any server.
 
     \b
     Examples:
       medai lineage QAAJPTPRSI7L32AHBF4BHS4LDE
       medai lineage b20df502 --json
+      medai lineage out/QAAJPTPRSI7L32AHBF4BHS4LDE/report.json
     """
     from medai_pipeline.local import lineage as shown
     from medai_pipeline.local.worklist import terminal
+
+    if name.endswith(".json"):
+        content, tree = shown.of_file(Path(name))
+        click.echo(json.dumps(content, indent=2)) if as_json else terminal().print(tree, soft_wrap=True)
+        return
 
     settings = _attached()
     found = shown.chains(_services(settings), name)

@@ -14,9 +14,11 @@ from click.testing import CliRunner, Result
 from medai_pipeline.cli import main
 from medai_pipeline.phantoms.studies import make_study, to_bytes
 from medai_pipeline.results.chain import chain
+from medai_pipeline.results.report import report_json
 from medai_pipeline.settings import SETTINGS
 from medai_pipeline.storage.tables import deliveries, reviews
 from medai_pipeline_tests.pipeline import Pipeline
+from medai_pipeline_tests.test_report_content import make
 
 
 @pytest.fixture
@@ -114,6 +116,21 @@ def test_a_superseded_report_is_called_so(pipeline: Pipeline, medai) -> None:
     assert ", superseded" in medai(oldest[0]["report_id"][:8]).output
     assert (newest[0]["revision"], oldest[0]["revision"]) == (2, 1)
     assert len(newest) == 2 and len(oldest) == 1
+
+
+def test_a_report_of_analyze_tells_its_own_lineage_without_any_server(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    path = tmp_path / "report.json"
+    path.write_bytes(report_json(make()))
+    said = CliRunner().invoke(main, ["lineage", "report.json"])
+    assert said.exit_code == 0 and "a" * 64 in said.output and "Tensor" in said.output
+    assert json.loads(CliRunner().invoke(main, ["lineage", "report.json", "--json"]).stdout)["run_id"] == "run-1"
+    for wrong in (b"[]", b"{", b'{"study_key": 1}'):
+        path.write_bytes(wrong)
+        refused = CliRunner().invoke(main, ["lineage", "report.json"])
+        assert refused.exit_code == 1 and "no report.json" in refused.output
+    assert "no report.json" in CliRunner().invoke(main, ["lineage", "missing.json"]).output
 
 
 @pytest.mark.parametrize("name", ["NOSUCHSTUDY", "%", "a' OR 1=1 --", "abc"])

@@ -2,7 +2,8 @@
 
 A coarse grid blurs a small finding more than a large one, so no one threshold serves both: a box at half of the greatest
 heat is 12 times as large as a lung nodule and 0.9 times as large as a heart. A hot place is therefore cut the higher the
-smaller it is, by a rule in cells of the grid that was fitted on phantoms; `benchmarks/localization.py` measures it.
+smaller it is, by a rule in cells of the grid that was fitted on phantoms; `benchmarks/localization.py` measures it. How large
+it is, its hot core says: weaker heat that touches a nodule's, as of the mediastinum beside it, must not make one box of both.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from medai_pipeline.records import Placement, Region
 
 _LONG_SIDE = 256  # heat comes from a coarse grid: searching it finer than this finds nothing more
 _LEAST_SHARE = 0.1  # of the heat of the greatest region; less is a speck
+_CORE = 0.7  # of a place's greatest heat: what is connected above it is the core
 _CELLS = (6.0, 20.0)  # a hot place of so many cells above half of its own greatest heat, or fewer, or more,
 _CUTS = (0.8, 0.45)  # is cut at this share of that heat
 
@@ -78,10 +80,17 @@ def _hot_parts(heat: np.ndarray, pixels_per_cell: float) -> Iterator[tuple[float
     for place in range(1, count):
         own = np.where(places == place, heat, np.float32(0))
         peak = float(own.max())
-        cut = cut_of(float((own >= 0.5 * peak).sum()) / pixels_per_cell)
+        cut = cut_of(_half_size(own, peak) / pixels_per_cell)
         parts, marks, stats, _ = cv2.connectedComponentsWithStats((own >= cut * peak).astype(np.uint8))
         amounts = np.bincount(marks.ravel(), weights=own.ravel(), minlength=parts)
         yield from ((float(amounts[part]), stats[part], (marks == part).astype(np.uint8)) for part in range(1, parts))
+
+
+def _half_size(own: np.ndarray, peak: float) -> float:
+    """Pixels above half of the peak that a place of this core would have if it were a bell, whose area goes by the logarithm."""
+    _, places = cv2.connectedComponents((own >= _CORE * peak).astype(np.uint8))
+    core = places == places[np.unravel_index(own.argmax(), own.shape)]
+    return float(core.sum()) * math.log(2) / math.log(1 / _CORE)
 
 
 def _pixels_per_cell(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -30,6 +32,26 @@ def chains(services: Services, name: str) -> list[list[dict[str, Any]]]:
             "or the beginning of a SHA-256 (8 characters or more)"
         )
     return [list(group) for _, group in groupby(rows, key=lambda row: row["report_id"])]
+
+
+def of_file(path: Path) -> tuple[Mapping[str, Any], Tree]:
+    """The lineage that a report.json holds, as `medai analyze` writes it, and the chain. Raises MedaiError for another file."""
+    from medai_pipeline.results.chain import chain
+
+    try:
+        content = json.loads(path.read_bytes())
+        tree = Tree(Text(f"study {content['study_key']}, revision {content['revision']}: {printable(path.name)}"))
+        for link in chain(content):
+            branch = tree.add(Text(f"{link.title:<14} {link.says}"))
+            for digest in link.digests:
+                branch.add(Text(f"sha256 {digest}"))
+            if link.more:
+                branch.add(Text(f"and {link.more} more (--json lists all)"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MedaiError(
+            f"{printable(path.name)} is no report.json of this version; give one, or an ID that a running stack knows"
+        ) from error
+    return content["lineage"], tree
 
 
 def as_json(chain: Sequence[Row]) -> list[dict[str, Any]]:
