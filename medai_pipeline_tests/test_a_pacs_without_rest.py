@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +19,15 @@ from medai_pipeline.local.ports import free_port
 from medai_pipeline.pacs.dicom_fetch import Way
 from medai_pipeline.pacs.dicom_pacs import DicomPacs
 from medai_pipeline.pacs.node import Node
+from medai_pipeline.pacs.receiver import Listening, Receiver
 from medai_pipeline.pacs.records import PacsInstance
-from medai_pipeline.phantoms.studies import PhantomStudy, make_study
+from medai_pipeline.phantoms.studies import make_study
 from medai_pipeline.storage.keys import SiteKeys
 from medai_pipeline_tests.dcmtk import ARCHIVE, Archive, archive
 from medai_pipeline_tests.orthanc import file_bytes, made_study
 from medai_pipeline_tests.pipeline import Pipeline
 
-LONG_AGO = 100_000  # days: phantoms are dated in the past
+EVER = 25_000  # days: phantoms are dated in the past
 
 
 @pytest.fixture
@@ -33,17 +37,15 @@ def own_archive(tmp_path: Path) -> Iterator[Archive]:
         yield running
 
 
-@pytest.fixture(params=["C-GET", "C-MOVE"])
-def by_dicom(
-    request: pytest.FixtureRequest, own_archive: Archive, database_url: str, tmp_path: Path
-) -> Iterator[Pipeline]:
-    SiteKeys.load(None, tmp_path / "home" / "keys" / "site.key", create=True)
+@contextmanager
+def pipeline_over(running: Archive, database_url: str, home: Path, move_port: int | None = None) -> Iterator[Pipeline]:
+    SiteKeys.load(None, home / "keys" / "site.key", create=True)
     settings: dict[str, Any] = {
-        "home": str(tmp_path / "home"),
+        "home": str(home),
         "database_url": database_url,
-        "pacs": f"dicom://{ARCHIVE}@127.0.0.1:{own_archive.port}",
-        "pacs_days": LONG_AGO // 4,
-        "pacs_move_port": own_archive.move_port if request.param == "C-MOVE" else None,
+        "pacs": f"dicom://{ARCHIVE}@127.0.0.1:{running.port}",
+        "pacs_days": EVER,
+        "pacs_move_port": move_port,
         "stable_seconds": 0.0,
         "reconcile_seconds": 0.0,
         "retry_seconds": 0.0,
@@ -55,30 +57,34 @@ def by_dicom(
 
 @pytest.fixture
 def pacs(dcmqrscp: Archive) -> DicomPacs:
-    return DicomPacs(dcmqrscp.node, days=LONG_AGO // 4)
+    return DicomPacs(dcmqrscp.node, days=EVER)
 
 
-def ct(seed: int, slices: int) -> PhantomStudy:
-    return make_study("chest-ct", seed, slices=slices)
+def test_a_study_becomes_a_report_and_late_images_a_second_one(
+    own_archive: Archive, database_url: str, tmp_path: Path
+) -> None:
+    whole = make_study("chest-ct", 701, slices=4)
+    early = replace(whole, datasets=whole.datasets[:3])
+    with pipeline_over(own_archive, database_url, tmp_path / "home") as pipeline:
+        (key,) = pipeline.send(early)
+        assert [result.success for result in pipeline.work()] == [True]
+        (row,) = pipeline.reports(key)
+        assert row.revision == 1
+        assert pipeline.services.vault.read(key, "test", "check").patient_id == whole.datasets[0].PatientID
+        pipeline.send(whole)
+        assert [result.success for result in pipeline.work()] == [True]
+        (row,) = pipeline.reports(key)
+        assert row.revision == 2
+        counts = [revision.instance_count for revision in pipeline.services.lifecycle.revisions(key)]
+        assert sorted(counts) == [3, 4]
+        assert pipeline.work() == []
 
 
-def test_a_study_becomes_a_report_and_late_images_a_second_one(by_dicom: Pipeline) -> None:
-    whole = ct(701, 5)
-    early = PhantomStudy(
-        **{name: getattr(whole, name) for name in whole.__dataclass_fields__} | {"datasets": whole.datasets[:3]}
-    )
-    (key,) = by_dicom.send(early)
-    assert [result.success for result in by_dicom.work()] == [True]
-    (row,) = by_dicom.reports(key)
-    assert row.revision == 1
-    assert by_dicom.services.vault.read(key, "test", "check").patient_id == whole.datasets[0].PatientID
-    by_dicom.send(whole)
-    assert [result.success for result in by_dicom.work()] == [True]
-    (row,) = by_dicom.reports(key)
-    assert row.revision == 2
-    counts = [revision.instance_count for revision in by_dicom.services.lifecycle.revisions(key)]
-    assert sorted(counts) == [3, 5]
-    assert by_dicom.work() == []
+def test_a_study_that_comes_by_c_move_becomes_a_report(own_archive: Archive, database_url: str, tmp_path: Path) -> None:
+    with pipeline_over(own_archive, database_url, tmp_path / "home", own_archive.move_port) as pipeline:
+        (key,) = pipeline.send(make_study("chest-xray", 702))
+        assert [result.success for result in pipeline.work()] == [True]
+        assert len(pipeline.reports(key)) == 1
 
 
 def test_what_the_pacs_tells_of_a_study(pacs: DicomPacs) -> None:
@@ -164,3 +170,16 @@ def test_a_move_whose_destination_the_pacs_does_not_know_says_what_to_register(d
     pacs.upload(file_bytes(dataset))
     with pytest.raises(Exception, match="register"):
         list(pacs.fetch(pacs.instances(str(dataset.StudyInstanceUID))))
+
+
+def test_two_that_receive_at_one_port_take_turns(dcmqrscp: Archive) -> None:
+    pacs = DicomPacs(dcmqrscp.node, way=Way(move_port=dcmqrscp.move_port))
+    datasets = made_study(2)
+    pacs.upload_many([file_bytes(dataset) for dataset in datasets])
+    instances = pacs.instances(str(datasets[0].StudyInstanceUID))
+    with ThreadPoolExecutor(1) as pool:
+        with Receiver(Listening(dcmqrscp.move_port), print):
+            waiting = pool.submit(lambda: list(pacs.fetch(instances)))
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=1.0)
+        assert len(waiting.result(timeout=60)) == 2

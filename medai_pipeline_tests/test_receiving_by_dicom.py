@@ -185,6 +185,17 @@ def test_a_peer_that_falls_silent_in_the_middle_is_dropped_and_others_are_served
             assert liar.recv(1024)[:1] in {b"", b"\x07"}  # closed, or aborted first
 
 
+def test_an_object_that_never_ends_is_cut_off(
+    receiver: Receiver, kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medai_pipeline.pacs.pieces.MAX_FILE_BYTES", 200_000)
+    path = tmp_path / "0.dcm"
+    path.write_bytes(file_bytes(made_study(1, edge=2048)[0]))  # 8 MB
+    assert storescu(receiver.port, path).returncode != 0 and kept == []
+    path.write_bytes(file_bytes(made_study(1)[0]))
+    assert storescu(receiver.port, path).returncode == 0 and len(kept) == 1
+
+
 def test_a_port_that_is_taken_is_one_line(receiver: Receiver) -> None:
     with pytest.raises(PacsError, match=f"127.0.0.1:{receiver.port}"):
         Receiver(Listening(receiver.port), print).start()

@@ -18,10 +18,13 @@ from medai_pipeline.errors import ObjectMissing, PacsUnreachable, StorageFull
 from medai_pipeline.incoming.forward import Forwarder
 from medai_pipeline.incoming.inbox import Inbox
 from medai_pipeline.incoming.spool import Spool
+from medai_pipeline.local.paths import Home
 from medai_pipeline.local.ports import free_port
+from medai_pipeline.local.services import Context, dagster_services
 from medai_pipeline.pacs.dimse import store
 from medai_pipeline.pacs.orthanc import Orthanc
 from medai_pipeline.pacs.records import UploadResult
+from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.keys import SiteKeys
 from medai_pipeline.storage.objects import ObjectStore
 from medai_pipeline_tests.orthanc import RunningOrthanc, file_bytes, made_study
@@ -298,3 +301,12 @@ def test_nothing_to_receive_is_one_line_that_says_what_to_set(service: Service) 
     asked = [sys.executable, "-m", "medai_pipeline.local.receiving"]
     result = subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=60, cwd=service.home)
     assert result.returncode == 1 and "MEDAI_SCP_PORT" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_stack_runs_the_service_only_where_the_settings_ask_for_it(tmp_path: Path) -> None:
+    def names(**settings: object) -> list[str]:
+        context = Context(read_settings({}, home=str(tmp_path), **settings), Home(tmp_path), {})
+        return [service.name for group in dagster_services(context) for service in group]
+
+    assert "receive" not in names()
+    assert "receive" in names(scp_port=11112) and "receive" in names(inbox="in")

@@ -154,8 +154,15 @@ class _Asking:
 def _images(asking: _Asking, study: str) -> Iterator[PacsInstance]:
     for series in list(asking("SERIES", StudyInstanceUID=study)):
         uid = series.text("SeriesInstanceUID")
+        if not uid or not _belongs(series, StudyInstanceUID=study):
+            continue
         for image in asking("IMAGE", StudyInstanceUID=study, SeriesInstanceUID=uid):
             sop = image.text("SOPInstanceUID")
-            yield PacsInstance(
-                f"{study}/{uid}/{sop}", sop, 0, image.text("SOPClassUID"), f"{uid}/{series.text('Modality')}"
-            )
+            if sop and _belongs(image, StudyInstanceUID=study, SeriesInstanceUID=uid):
+                modality = series.text("Modality")
+                yield PacsInstance(f"{study}/{uid}/{sop}", sop, 0, image.text("SOPClassUID"), f"{uid}/{modality}")
+
+
+def _belongs(match: Match, **above: str) -> bool:
+    """Whether an answer is about what was asked for: some nodes leave a key that they do not know unmatched."""
+    return all(match.text(keyword) in {"", value} for keyword, value in above.items())

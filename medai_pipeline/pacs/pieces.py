@@ -17,6 +17,8 @@ from typing import Any
 from pynetdicom import evt
 from pynetdicom.transport import AssociationSocket
 
+from medai_pipeline.dicom.limits import MAX_FILE_BYTES
+
 PDU_BYTES = 256 * 2**10  # what we take as one P-DATA-TF: fewer, larger pieces
 LONGEST_PDU = 2 * 2**20  # an A-ASSOCIATE-RQ has no limit of its own; 128 contexts with every transfer syntax are 200 KB
 QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
@@ -25,7 +27,8 @@ QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 def connection_handlers(timeout_s: float) -> list[tuple[Any, ...]]:
     """For `evt_handlers`: a connection that is silent within a PDU for `timeout_s` is closed."""
     opened = (evt.EVT_CONN_OPEN, partial(_opened, timeout_s))
-    return [opened, *((event, no_waiting) for event in (evt.EVT_DATA_SENT, evt.EVT_DATA_RECV))]
+    acknowledged = ((event, no_waiting) for event in (evt.EVT_DATA_SENT, evt.EVT_DATA_RECV))
+    return [opened, *acknowledged, (evt.EVT_DATA_RECV, _not_too_much)]
 
 
 def no_waiting(event: evt.Event) -> None:
@@ -36,6 +39,13 @@ def no_waiting(event: evt.Event) -> None:
     connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if QUICK_ACK is not None:
         connection.socket.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
+
+
+def _not_too_much(event: evt.Event) -> None:
+    """One object is held in memory until it is whole: one that never ends must not take all of it."""
+    message = event.assoc.dimse.message
+    if message is not None and message.data_set is not None and message.data_set.tell() > MAX_FILE_BYTES:
+        event.assoc.abort(block=False)
 
 
 def _opened(timeout_s: float, event: evt.Event) -> None:
