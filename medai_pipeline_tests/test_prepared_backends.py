@@ -23,8 +23,8 @@ from medai_pipeline.models.catalog import entry
 from medai_pipeline.models.infer import predict
 from medai_pipeline.models.load import load
 from medai_pipeline.models.machine import this_machine
-from medai_pipeline.models.prepare import fixed_images, prepare
-from medai_pipeline.models.prepared import Prepared, folder_of
+from medai_pipeline.models.prepare import chosen, fixed_images, prepare
+from medai_pipeline.models.prepared import Candidate, Prepared, folder_of
 from medai_pipeline.records import InputContract
 
 XRAY = entry("demo-chest-xray")
@@ -118,6 +118,25 @@ def test_what_was_prepared_for_another_machine_or_other_weights_is_not_found(sit
     assert not folder_of(XRAY, "0" * 64, this_machine(), site[0]).exists()
     narrow = dataclasses.replace(XRAY, contract=dataclasses.replace(XRAY.contract, width=192))
     assert not folder_of(narrow, XRAY.weights_sha256, this_machine(), site[0]).exists()
+
+
+@pytest.mark.parametrize(
+    ("figures", "taken"),
+    [
+        ({"onnxruntime": (50, 50), "openvino": (49.5, 49.5)}, "onnxruntime"),  # that is noise
+        ({"onnxruntime": (50, 50), "openvino": (45, 45)}, "openvino"),
+        ({"onnxruntime": (30, 50), "openvino": (60, 48)}, "onnxruntime"),  # far slower for one image
+        ({"onnxruntime": (97, 97)}, "eager"),  # not worth it
+        ({"channels-last": (60, 60), "inductor": (10, 10)}, "channels-last"),
+    ],
+)
+def test_the_fastest_for_one_image_and_in_a_batch_is_taken_and_never_one_slower_than_onnxruntime(
+    figures: dict[str, tuple[float, float]], taken: str
+) -> None:
+    facts = {name: Candidate(name, "", *times) for name, times in {"eager": (100, 100), **figures}.items()}
+    if "inductor" in facts:
+        facts["inductor"] = dataclasses.replace(facts["inductor"], refused="differs from float32")
+    assert chosen(facts) == taken
 
 
 def _wrong(subject: Subject):
