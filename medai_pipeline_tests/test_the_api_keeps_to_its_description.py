@@ -40,7 +40,8 @@ def test_every_operation_answers_as_it_is_described(services: Services, orthanc:
     app = create_app(services)
     headers = {"Authorization": caller(app, *Role, name="everyone").headers["authorization"]}
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", app, headers=headers)
-    wrong, asked = [], 0
+    wrong: list[str] = []
+    statuses: set[int] = set()
     for found in schema.get_all_operations():
         operation = found.ok()
         if operation.path == "/ready":
@@ -55,15 +56,13 @@ def test_every_operation_answers_as_it_is_described(services: Services, orthanc:
             suppress_health_check=list(HealthCheck),
         )
         def ask(case: Any) -> None:
-            nonlocal asked
-            asked += 1
             if case.query and "wait" in case.query:
                 case.query["wait"] = 0
-            case.call_and_validate(headers=headers, checks=CHECKS)
+            statuses.add(case.call_and_validate(headers=headers, checks=CHECKS).status_code)
 
         try:
             ask()
         except* Exception as errors:  # noqa: BLE001 - all that is wrong is told at once
             wrong.append(f"{operation.method.upper()} {operation.path}: {errors.exceptions}")
     assert wrong == []
-    assert asked > 30 * min(EXAMPLES, 2)
+    assert {200, 404, 422} <= statuses  # it came as far as the operations themselves
