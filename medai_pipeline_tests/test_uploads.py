@@ -22,6 +22,7 @@ from medai_pipeline.web.roles import Role
 from medai_pipeline.web.unpacking import files
 from medai_pipeline_tests.web import API, Site
 
+FORM = b"--x\r\nContent-Disposition: form-data; name=a; filename=b\r\n\r\nb\r\n--x--\r\n"
 UPLOAD = f"{API}/images/upload"
 STUDY = make_study("chest-xray", 821, rows=64, columns=64)
 FILES = [to_bytes(dataset) for dataset in STUDY.datasets]
@@ -69,15 +70,16 @@ def test_the_answer_names_the_images_as_they_will_be_found(site: Site, engineer:
 @pytest.mark.parametrize(
     ("body", "kind", "words"),
     [
-        (b"", "application/dicom", "DICOM"),
+        (b"", "application/dicom", "empty"),
         (b"hello", "application/dicom", "DICOM"),
         (b"PK\x03\x04 torn", "application/zip", "zip that cannot be read"),
         (zipped({"inner.zip": zipped({"a": FILES[0]})}), "application/zip", "DICOM"),
         (b"--x", "multipart/form-data", "boundary"),
-        (b"--x\r\n" + b"a" * 9000, "multipart/form-data; boundary=x", "header"),
-        (b"--x\r\nnonsense", "multipart/form-data; boundary=x", "multipart form"),
+        (b"--x\r\nA: " + b"a" * 9000, "multipart/form-data; boundary=x", "multipart form"),
+        (FORM[:-4], "multipart/form-data; boundary=x", "last boundary"),
+        (b"--x\r\n nonsense\r\n", "multipart/form-data; boundary=x", "multipart form"),
         (b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\nb\r\n--x--\r\n", "multipart/form-data; boundary=x", "no file"),
-        (FILES[0][:3000], "application/dicom", "ends before"),
+        (FILES[0][:3000], "application/dicom", "ends inside"),
     ],
 )  # fmt: skip
 def test_what_is_no_dicom_is_refused_with_words(engineer: TestClient, body: bytes, kind: str, words: str) -> None:

@@ -68,7 +68,7 @@ class _Form:
             raise Unprocessable("multipart/form-data without a boundary: let your HTTP library make the form")
         self._received = received
         self._header = (b"", b"")
-        self._is_file = False
+        self._is_file = self._ended = False
         self._parser = MultipartParser(
             boundary,
             {
@@ -78,6 +78,7 @@ class _Form:
                 "on_header_end": self._header_end,
                 "on_headers_finished": self._headers_end,
                 "on_part_data": self._data,
+                "on_end": self._last,
             },
         )
 
@@ -88,10 +89,11 @@ class _Form:
             raise Unprocessable("the multipart form is broken: let your HTTP library make it") from None
 
     def end(self) -> None:
-        try:
-            self._parser.finalize()
-        except FormParserError:
-            raise Unprocessable("the multipart form ends before its last boundary: send it again") from None
+        if not self._ended:
+            raise Unprocessable("the multipart form ends before its last boundary: send it again")
+
+    def _last(self) -> None:
+        self._ended = True
 
     def _begin(self) -> None:
         self._header, self._is_file = (b"", b""), False
