@@ -116,6 +116,8 @@ def _finish(services: Services, out: Path | None, say: Say) -> None:
         if out:
             say(f"nothing is sealed under the old secret: set MEDAI_KEY to what {out} holds, and run this again")
             return
+    if len(left.secrets) > 1:
+        say("something is still sealed under the old secret, which stays: run this again")
     for secret_id in rotation.note_destroyed(user()):
         say(f"secret {secret_id} is destroyed: copies of it open nothing that is here; make a new backup")
 

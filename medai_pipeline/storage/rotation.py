@@ -13,13 +13,14 @@ The names (study keys, new UIDs, the patient index) are no part of this: they ne
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine, Row
 from sqlalchemy.dialects.postgresql import insert
 
 from medai_pipeline.errors import StorageError
@@ -34,6 +35,13 @@ from medai_pipeline.storage.vault import Vault
 STEP = 500
 BY_STUDY = "objects.by-study"  # the mark of a store in which no object is sealed under the site's secret itself
 _LOCK = 0x6D656461_69000004
+
+
+_WRAP = sa.text(
+    "UPDATE medai.study_secrets AS s SET wrapped = n.wrapped, key_id = :key_id"
+    " FROM unnest(CAST(:study_keys AS text[]), CAST(:wrapped AS bytea[])) AS n (study_key, wrapped)"
+    " WHERE s.study_key = n.study_key"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +154,17 @@ class Rotation:
             new = site_in_force(connection, self._source)
             query = sa.select(study_secrets).where(study_secrets.c.key_id != new.id).limit(STEP)
             rows = connection.execute(query.with_for_update(skip_locked=True)).all()
-            for row in rows:
-                secret = unwrapped(self._source.site(row.key_id), row.study_key, row.wrapped)
-                self._wrap(connection, row.study_key, new, secret)
+            if rows:
+                connection.execute(_WRAP, {"key_id": new.id, **self._wrapped(rows, new)})
         return len(rows)
 
-    def _wrap(self, connection: Connection, study_key: str, new: SiteKeys, secret: bytes) -> None:
-        values = {"wrapped": wrapped(new, study_key, secret), "key_id": new.id}
-        connection.execute(sa.update(study_secrets).where(study_secrets.c.study_key == study_key).values(**values))
+    def _wrapped(self, rows: Sequence[Row[Any]], new: SiteKeys) -> dict[str, list[Any]]:
+        """The secrets of these rows, opened, and sealed under the new one."""
+        secrets_of = {
+            row.study_key: unwrapped(self._source.site(row.key_id), row.study_key, row.wrapped) for row in rows
+        }
+        sealed = [wrapped(new, study_key, secret) for study_key, secret in secrets_of.items()]
+        return {"study_keys": list(secrets_of), "wrapped": sealed}
 
     def _is_by_study(self) -> bool:
         with self._engine.connect() as connection:
