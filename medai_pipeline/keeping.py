@@ -24,10 +24,15 @@ KEPT = "kept/"
 MOST_AT_ONCE = 20_000
 
 
-def made_by(model: ModelRef | None, revision: int) -> str:
+def made_by(model: ModelRef | None, revision: int, code_version: str = __version__) -> str:
     """Who made a value: the study's revision, the version, its weights, and this code."""
     told = model or ModelRef("", "", "")
-    return f"{revision}-{told.name}@{told.version}-{told.weights_sha256[:16]}-{__version__}"
+    return f"{revision}-{told.name}@{told.version}-{told.weights_sha256[:16]}-{code_version}"
+
+
+def object_name(asset: str, study_key: str) -> str:
+    """Where the present value of a stage lies."""
+    return f"assets/{asset}/{study_key}"
 
 
 def kept_name(asset: str, study_key: str, made: str) -> str:

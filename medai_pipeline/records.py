@@ -349,7 +349,7 @@ class Heatmap:
 
     `reliable` is false when a quality check failed: it is then kept, but never drawn as evidence. Nor is one drawn whose
     finding is not `present`. `place` says which image it lies on. `layers` are the network's layers that it was read from,
-    `extent` the slices of a volume that show the finding.
+    `extent` the slices of a volume that show the finding; `tensor_size` (H, W) is that of the field of view.
     """
 
     label: str
@@ -364,6 +364,7 @@ class Heatmap:
     place: ImagePlace | None = None
     layers: tuple[str, ...] = ()
     extent: Extent | None = None
+    tensor_size: tuple[int, int] = (0, 0)
 
     @property
     def withheld(self) -> str:

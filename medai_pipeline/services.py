@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from medai_pipeline.storage.audit_trail import AuditTrail
     from medai_pipeline.storage.catalogue import Catalogue
     from medai_pipeline.storage.changes import Changes
+    from medai_pipeline.storage.history import History
     from medai_pipeline.storage.idempotency import Idempotency
     from medai_pipeline.storage.keyring import KeySource
     from medai_pipeline.storage.keys import SiteKeys
@@ -99,6 +100,12 @@ class Services:
         from medai_pipeline.storage.worklist import Worklist
 
         return Worklist(self.engine)
+
+    @cached_property
+    def history(self) -> History:
+        from medai_pipeline.storage.history import History
+
+        return History(self.engine)
 
     @cached_property
     def audit(self) -> Audit:

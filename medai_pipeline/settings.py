@@ -250,6 +250,8 @@ SETTINGS: tuple[Setting, ...] = (
         "address of the worklist and the REST API; another than this machine's own needs MEDAI_TLS_CERT and a login",
     ),
     Setting("MEDAI_PUBLIC_URL", "", _optional, "how browsers reach the worklist, if another way: https://host:port"),
+    Setting("MEDAI_DAGSTER_URL", "", _optional, "how browsers reach the Dagster page; empty: its port on 127.0.0.1"),
+    Setting("MEDAI_OHIF_URL", "", _optional, "an OHIF viewer over the same PACS, which the study page then links to"),
     Setting("MEDAI_TLS_CERT", "", _optional, "certificate chain (PEM): the worklist and the API then speak TLS 1.3"),
     Setting("MEDAI_TLS_KEY", "", _optional, "private key (PEM) of MEDAI_TLS_CERT"),
     Setting("MEDAI_SESSION_IDLE_MINUTES", "30", float, "a login ends when nothing was asked for so long"),
@@ -350,6 +352,8 @@ class Settings:
     api_port: int
     api_host: str
     public_url: str | None
+    dagster_url: str | None
+    ohif_url: str | None
     tls_cert: str | None
     tls_key: str | None
     session_idle_minutes: float

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PLUGINS = ("postgres", "orthanc", "pipeline", "browser", "versions_in_use", "dcmtk", "web")
+PLUGINS = ("postgres", "orthanc", "pipeline", "browser", "versions_in_use", "dcmtk", "web", "reading_room")
 pytest_plugins = [f"medai_pipeline_tests.{name}" for name in PLUGINS]
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -169,13 +169,18 @@ class Image:
         written = items and any(len(element.value) for element in items[0].elements.values())
         return table(items[0], self.what.signed) if written else None
 
-    def _padding(self, stored: np.ndarray) -> np.ndarray | None:
-        """Where values lie between Pixel Padding Value and its Range Limit; None where none or all of them do."""
+    @property
+    def padding_values(self) -> tuple[float, float] | None:
+        """The stored values from Pixel Padding Value to its Range Limit; None where the image names none."""
         own = _FLOAT_PADDING[self.what.bits_allocated] if self.what.floating else (_PADDING, _PADDING_LIMIT)
         ends = [self._wrapped(values[0]) for tag, kind in own if (values := self.attributes.binary(tag, kind))]
-        if not ends or own[0][0] not in self.attributes:
+        return (min(ends), max(ends)) if ends and own[0][0] in self.attributes else None
+
+    def _padding(self, stored: np.ndarray) -> np.ndarray | None:
+        """Where values are padding; None where none or all of them are."""
+        if self.padding_values is None:
             return None
-        low, high = min(ends), max(ends)
+        low, high = self.padding_values
         padded = stored == low if low == high else (stored >= low) & (stored <= high)
         return padded if padded.any() and not padded.all() else None
 

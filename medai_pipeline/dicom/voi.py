@@ -50,6 +50,14 @@ def voi(attributes: Attributes, groups: FunctionalGroups, frame: int, signed_inp
     return None
 
 
+def voi_windows(source: Attributes) -> list[Voi]:
+    """All usable windows of an image, or of a frame's VOI macro, in their order: a person may choose among them."""
+    pairs = zip(source.numbers(_CENTRE), source.numbers(_WIDTH), strict=False)
+    function = source.text(_FUNCTION) or "LINEAR"
+    found = [Voi(centre, width, function) for centre, width in pairs if abs(centre) < _LARGEST]
+    return [one for one in found if _usable(one)]
+
+
 def _usable(found: Voi) -> bool:
     """LINEAR needs a width of at least 1, the others a positive one (C.11.2.1.2.1, C.11.2.1.3)."""
     smallest = 1.0 if found.function not in ("LINEAR_EXACT", "SIGMOID") else math.ulp(1.0)

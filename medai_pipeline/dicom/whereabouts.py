@@ -24,7 +24,11 @@ _TILTED = 0.3  # share of a direction from which its second letter is written, a
 def whereabouts(data: bytes, frame: int = 1, images: int = 1) -> ImagePlace:
     """The place of one frame (from 1) of a file, in a series of `images` images. Raises NotDicom, TruncatedFile."""
     attributes = Attributes(check_whole(data).elements)
-    groups = FunctionalGroups(attributes)
+    return place_of(attributes, FunctionalGroups(attributes), frame, images)
+
+
+def place_of(attributes: Attributes, groups: FunctionalGroups, frame: int, images: int = 1) -> ImagePlace:
+    """The same of a file that is read already."""
     orientation = _numbers(attributes, groups, frame, PLANE_ORIENTATION, _ORIENTATION, 6)
     position = _numbers(attributes, groups, frame, PLANE_POSITION, _POSITION, 3)
     axis, depth = _depth(orientation, position)

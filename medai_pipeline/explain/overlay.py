@@ -22,7 +22,7 @@ _SMALLEST, _MARGIN = 512, 10
 _HEAT_SIDE = 192  # longer side of the heat as a picture of its own
 # one filter instead of a choice for each row: 261 KiB in 17 ms, where level 1 alone gives 276 KiB in 30 ms
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 2, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
-_CLEAR = 0.25  # heat below this leaves the image untouched
+CLEAR = 0.25  # heat below this leaves the image untouched
 _BACKGROUND, _INK, _FAINT, _BOX = (24, 20, 18), (240, 240, 240), (170, 165, 160), (255, 255, 255)
 _LETTER = (120, 225, 255)
 
@@ -130,7 +130,7 @@ def _level(heat: np.ndarray) -> np.ndarray:
 
 def _opacity(heat: np.ndarray, alpha: float) -> np.ndarray:
     """0 where it is cold, up to `alpha`."""
-    return (alpha * np.clip((heat - _CLEAR) / (1 - _CLEAR), 0, 1)).astype(np.float32)
+    return (alpha * np.clip((heat - CLEAR) / (1 - CLEAR), 0, 1)).astype(np.float32)
 
 
 def _png(picture: np.ndarray) -> bytes:

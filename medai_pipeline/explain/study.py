@@ -139,4 +139,5 @@ def _heatmap(
         reason=reason,
         present=present,
         layers=tuple(layer.name for layer in network.targets(image)) if network else (),
+        tensor_size=(image.shape[1], image.shape[2]),
     )

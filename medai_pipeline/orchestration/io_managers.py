@@ -8,13 +8,9 @@ from typing import Any
 import dagster as dg
 
 from medai_pipeline.errors import ObjectMissing
-from medai_pipeline.keeping import kept_name
+from medai_pipeline.keeping import kept_name, object_name
 from medai_pipeline.services import Services
 from medai_pipeline.storage.codec import decode, encode
-
-
-def object_name(asset: str, partition_key: str) -> str:
-    return f"assets/{asset}/{partition_key}"
 
 
 class StudyValues(Mapping[str, Any]):

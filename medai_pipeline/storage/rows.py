@@ -94,6 +94,8 @@ class WorklistRow:
     first_reported_at: datetime  # earlier when another model version has read the revision before
     waiting_since: datetime
     review: ReviewRow | None
+    body_part: str = ""  # as which its images were read
+    prioritized_by: str = ""  # who has set its priority, "" when the report's counts
 
     @property
     def seconds_to_report(self) -> float:

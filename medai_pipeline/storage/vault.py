@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
@@ -69,6 +70,23 @@ class Vault:
                 raise StorageError(f"the vault knows no identity for study {study_key}: fetch the study again")
             self._audit.append_in(connection, actor, "identity.read", study_key, {"purpose": purpose})
         return identity
+
+    def of_name(self, name: str, study_keys: Iterable[str], actor: str, purpose: str) -> list[str]:
+        """Those of `study_keys` whose patient's name has a word that begins with each word of `name`, in any case.
+
+        Every one of them is opened for that: one record says how many, and which were found.
+        """
+        wanted, found, opened = _words(name), [], 0
+        with self._engine.begin() as connection:
+            for key in study_keys if wanted else ():
+                identity = self._open(connection, key)
+                opened += identity is not None
+                given = _words(identity.patient_name) if identity else []
+                if given and all(any(word.startswith(part) for word in given) for part in wanted):
+                    found.append(key)
+            detail = {"purpose": purpose, "opened": opened, "found": found}
+            self._audit.append_in(connection, actor, "identity.search", "vault", detail)
+        return found
 
     def known(self, study_keys: Iterable[str]) -> set[str]:
         """Those of `study_keys` that have an identity. Nothing is opened, so nothing is recorded."""
@@ -135,6 +153,10 @@ class Vault:
             if key_id(key).hex() == row.key_id:
                 return key
         raise ObjectCorrupt(f"the identity of study {row.study_key} is sealed with another key: restore that key")
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", name.casefold()) if word]
 
 
 def _aad(version: bytes, study_key: str) -> bytes:

@@ -18,6 +18,7 @@ from medai_pipeline.records import Priority, StudyState
 from medai_pipeline.storage.arrivals import VANISHED_REASON
 from medai_pipeline.storage.rows import ProgressRow, ReviewRow, WorklistRow
 from medai_pipeline.storage.tables import arrivals, reports, reviews, studies
+from medai_pipeline.storage.web_tables import priority_overrides
 
 
 class Worklist:
@@ -65,7 +66,8 @@ class Worklist:
 def _listed(read: bool | None = None) -> sa.Subquery:
     """One row a reported study, or only those read or unread: its newest reported revision, and the decision nearest to it.
 
-    Without what stands in the report: a history of years is gone through, and few rows of it are shown.
+    A person's word on urgency counts before the report's. Without what stands in the report: a history of years is gone
+    through, and few rows of it are shown.
     """
     newest = (
         sa.select(studies)
@@ -75,19 +77,31 @@ def _listed(read: bool | None = None) -> sa.Subquery:
         .subquery("newest")
     )
     decided = _decided()
+    said = (
+        sa.select(priority_overrides)
+        .where(priority_overrides.c.study_key == newest.c.study_key)
+        .order_by(priority_overrides.c.id.desc())
+        .limit(1)
+        .lateral("said")
+    )
+    priority = sa.func.coalesce(said.c.priority, reports.c.priority)
+    rank = sa.case({one.value: one.rank for one in Priority}, value=priority)
     same = decided.c.revision == newest.c.revision
     enough = (decided.c.report_id == reports.c.id) | (decided.c.priority_rank <= reports.c.priority_rank)
     is_read = sa.func.coalesce(same & enough, False)
     query = (
         sa.select(
             newest.c.study_key, newest.c.revision, newest.c.report_id, newest.c.modality, newest.c.first_seen_at,
-            reports.c.priority, reports.c.priority_rank, reports.c.review_required, reports.c.object_prefix,
+            newest.c.read_body_part,
+            priority.label("priority"), rank.label("priority_rank"), said.c.actor.label("prioritized_by"),
+            reports.c.review_required, reports.c.object_prefix,
             reports.c.created_at, is_read.label("read"), decided.c.revision.label("decided_revision"),
             decided.c.report_id.label("decided_report_id"), decided.c.decision, decided.c.reviewer, decided.c.decided_at,
         )
         .select_from(newest)
         .join(reports, reports.c.id == newest.c.report_id)
         .outerjoin(decided, decided.c.study_key == newest.c.study_key)
+        .outerjoin(said, sa.true())
     )  # fmt: skip
     return (query if read is None else query.where(is_read if read else ~is_read)).subquery("listed")
 
@@ -204,6 +218,8 @@ def _worklist_row(row: Row) -> WorklistRow:
         first_reported_at=row.first_reported_at,
         waiting_since=row.waiting_since,
         review=_review(row) if row.read else None,
+        body_part=row.read_body_part,
+        prioritized_by=row.prioritized_by or "",
     )
 
 

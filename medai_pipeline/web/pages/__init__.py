@@ -2,4 +2,6 @@
 
 from fastapi import APIRouter
 
-ROUTERS: tuple[APIRouter, ...] = ()
+from medai_pipeline.web.pages import frames, study, worklist
+
+ROUTERS: tuple[APIRouter, ...] = (worklist.router, study.router, frames.router)
