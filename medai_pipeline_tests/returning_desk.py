@@ -5,6 +5,7 @@ A plug-in of the files that deliver: `counter` is the study's site, `film` its o
 
 from __future__ import annotations
 
+import base64
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ from medai_pipeline.returning import Desk, Policy
 from medai_pipeline.storage.audit import Audit
 from medai_pipeline.storage.deliveries import Deliveries
 from medai_pipeline.storage.editions import Editions
+from medai_pipeline.storage.keyring import KeySource
+from medai_pipeline.storage.secrets import StudySecrets
 from medai_pipeline.storage.tables import reports, reviews, studies
 from medai_pipeline.storage.vault import Vault
 from medai_pipeline_tests.orthanc import RunningOrthanc
@@ -50,7 +53,8 @@ class Counter:
     def __init__(self, engine: Engine, sample: Sample, pacs: Orthanc | None = None) -> None:
         self.engine, self.sample, self.pacs = engine, sample, pacs
         self.audit = Audit(engine, b"k" * 32)
-        self.vault = Vault(engine, b"v" * 32, self.audit)
+        source = KeySource(base64.b64encode(b"v" * 32).decode(), Path())
+        self.vault = Vault(engine, StudySecrets(engine, source), source, self.audit)
         self.deliveries = Deliveries(engine, self.audit)
         self.now = NOW
         self.vault.store(KEY, sample.identity)

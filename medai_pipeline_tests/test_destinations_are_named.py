@@ -6,6 +6,8 @@ import pytest
 
 from medai_pipeline.errors import SettingsError
 from medai_pipeline.pacs.destination import Destination, parse_destinations
+from medai_pipeline.pacs.node import Node
+from medai_pipeline.pacs.tls import TlsFiles
 from medai_pipeline.settings import read_settings
 
 
@@ -14,16 +16,17 @@ from medai_pipeline.settings import read_settings
     [
         ("orthanc", [Destination("orthanc")]),
         (" Orthanc , dicom://PACS@10.0.0.5:104", [
-            Destination("orthanc"), Destination("dicom://PACS@10.0.0.5:104", "10.0.0.5", 104, "PACS"),
+            Destination("orthanc"), Destination("dicom://PACS@10.0.0.5:104", Node("10.0.0.5", 104, "PACS", "US")),
         ]),
         ("dicom://MAIN%20PACS@pacs.example:11112?commitment&calling=AI", [
-            Destination("dicom://MAIN PACS@pacs.example:11112", "pacs.example", 11112, "MAIN PACS", "AI", True),
+            Destination("dicom://MAIN PACS@pacs.example:11112", Node("pacs.example", 11112, "MAIN PACS", "AI"), True),
         ]),
-        ("dicom://A@h:1?commitment=no", [Destination("dicom://A@h:1", "h", 1, "A")]),
+        ("dicom://A@h:1?commitment=no", [Destination("dicom://A@h:1", Node("h", 1, "A", "US"))]),
+        ("dicoms://A@h:1", [Destination("dicoms://A@h:1", Node("h", 1, "A", "US", TlsFiles()))]),
     ],
 )  # fmt: skip
 def test_a_destination_is_read(text: str, expected: list[Destination]) -> None:
-    assert list(parse_destinations(text)) == expected
+    assert list(parse_destinations(text, "US")) == expected
 
 
 @pytest.mark.parametrize(

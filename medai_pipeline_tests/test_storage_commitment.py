@@ -21,7 +21,7 @@ from medai_pipeline.local.paths import Home
 from medai_pipeline.local.ports import free_port
 from medai_pipeline.local.supervisor import Supervisor
 from medai_pipeline.pacs.commitment import WELL_KNOWN_INSTANCE, ask_commitment
-from medai_pipeline.pacs.dimse import store
+from medai_pipeline.pacs.dimse import Node, store_many
 from medai_pipeline.pacs.orthanc import Orthanc
 from medai_pipeline.phantoms.studies import make_study
 from medai_pipeline_tests.orthanc import RunningOrthanc, file_bytes, made_study
@@ -56,8 +56,8 @@ def committing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Local
         supervisor.stop()
 
 
-def node(port: int) -> tuple[str, int, str, str]:
-    return ("127.0.0.1", port, "ANY-SCP", "MEDAI")
+def node(port: int) -> Node:
+    return Node("127.0.0.1", port)
 
 
 def references(datasets: list[Dataset]) -> list[tuple[str, str]]:
@@ -67,7 +67,7 @@ def references(datasets: list[Dataset]) -> list[tuple[str, str]]:
 def test_orthanc_commits_to_what_it_holds_and_names_what_it_does_not(committing) -> None:
     local, listen = committing
     datasets = made_study(2)
-    results = store([file_bytes(dataset) for dataset in datasets], "127.0.0.1", local.dicom_port)
+    results = store_many(node(local.dicom_port), [file_bytes(dataset) for dataset in datasets])
     assert [result.status for result in results] == ["Success"] * 2
     answer = ask_commitment(node(local.dicom_port), references(datasets), listen)
     assert answer is not None and answer.complete
