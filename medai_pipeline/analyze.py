@@ -178,14 +178,13 @@ class _Chunk:
     def write_results(self, key: str, report: Report, tensors: Any, prediction: Any, maps: Any, at: datetime) -> None:
         """results/*.dcm and fhir.json, about the de-identified study: they name nobody."""
         from medai_pipeline.results.dicom import objects
-        from medai_pipeline.results.fhir import bundle_json
 
         study, folder = self.studies[key], self.folders[key]
         who = stages.identity_in(study, folder)
         evidence = stages.evidence_of(report, study, tensors, prediction, maps, folder, who, at)
         for number, made in enumerate(objects(evidence), 1):
             write_file(self.job.out / key / "results" / f"{number:02d}-{made.kind}.dcm", made.data)
-        write_file(self.job.out / key / "fhir.json", bundle_json(evidence))
+        write_file(self.job.out / key / "fhir.json", stages.bundle_of(report, study, prediction, folder, at))
 
     def each(self, stage: str, values: Mapping[str, Any], work: Callable[[str, Any], Any]) -> dict[str, Any]:
         done: dict[str, Any] = {}

@@ -46,7 +46,7 @@ class Watch:
     study_key: Callable[[str], str]
     quiet: timedelta
     sweep_every: timedelta
-    ignore: Callable[[Any], bool] = lambda instance: False  # instances that we made ourselves
+    ours: Callable[[str], Callable[[Any], bool]]  # study key -> whether an instance is a result that we made ourselves
     history: timedelta | None = None  # how old a study may be that was never seen before; None: any
 
 
@@ -127,10 +127,27 @@ def _see(watch: Watch, study: Any, now: datetime) -> bool:
     key = watch.study_key(study.study_instance_uid)
     if _is_history(watch, study, now) and not watch.lifecycle.is_known(key):
         return False
+    if _only_results_came(watch, key, study):
+        return False
     changed = watch.lifecycle.touch(key, watch.pacs.fingerprint(study), study.instance_count, now)
     if changed:
         watch.vault.store(key, _identity(study))
     return changed
+
+
+def _only_results_came(watch: Watch, key: str, study: Any) -> bool:
+    """A settled study looks different and its images are the same, as when results were returned to it: nothing to wait for.
+
+    An image that arrives meanwhile changes the digest, or else the fingerprint that is seen next.
+    """
+    known, fingerprint = watch.lifecycle.settled(key), watch.pacs.fingerprint(study)
+    if known is None or known.fingerprint == fingerprint or not study.orthanc_id:
+        return False
+    try:
+        digest = watch.pacs.source_digest(study.orthanc_id, ignore=watch.ours(key)).digest
+    except PacsNotFound:
+        return False
+    return digest == known.digest and watch.lifecycle.still_settled(known, fingerprint, study.instance_count)
 
 
 def _is_history(watch: Watch, study: Any, now: datetime) -> bool:
@@ -154,7 +171,8 @@ def _settle(watch: Watch, now: datetime) -> tuple[list[tuple[str, int]], int]:
                 continue
             if _see(watch, united(found), now):
                 continue  # a file arrived just now: the quiet period begins again
-            digest = watch.pacs.source_digest(*(study.orthanc_id for study in found), ignore=watch.ignore)
+            ids = [study.orthanc_id for study in found]
+            digest = watch.pacs.source_digest(*ids, ignore=watch.ours(arrival.study_key))
         except PacsNotFound:
             continue  # deleted just now: the next look sees what is left
         revision = watch.lifecycle.settle(

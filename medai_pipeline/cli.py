@@ -83,10 +83,10 @@ def demo(leave: bool, timeout_s: float) -> None:
       medai demo           stays up until Ctrl-C: look at the pages it names
       medai demo --exit    stops afterwards; exit code 0 only if every study was reported
     """
-    from medai_pipeline.local.demo import run_demo
+    from medai_pipeline.local.demo import demo_settings, run_demo
     from medai_pipeline.local.stack import Stack
 
-    with Stack(read_settings(), echo=click.echo, demo=True) as stack:
+    with Stack(demo_settings(read_settings()), echo=click.echo, demo=True) as stack:
         complete = run_demo(stack, timeout_s, echo=click.echo, progress=progress)
         if not leave:
             click.echo("Stays up; Ctrl-C stops everything.")
@@ -300,6 +300,69 @@ def backfill(model: str, yes: bool) -> None:
     services.registry.want_backfill(name, version, user(), services.now())
     if count:
         click.echo("the backfill starts within seconds: see Backfills in the Dagster page")
+
+
+@main.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--problems", is_flag=True, help="Only what has not arrived and was tried.")
+@click.pass_context
+def deliveries(context: click.Context, as_json: bool, problems: bool) -> None:
+    """Results on their way back to the PACS, and what hinders them.
+
+    \b
+    Examples:
+      medai deliveries
+      medai deliveries --problems
+      medai deliveries retry --all
+      medai deliveries send QAAJPTPRSI7L32AHBF4BHS4LDE
+    """
+    from medai_pipeline.local import deliveries as page
+    from medai_pipeline.local.worklist import terminal
+
+    if context.invoked_subcommand:
+        return
+    services = _services(_attached())
+    if not as_json:
+        terminal().print(page.as_table(services, problems))
+        return
+    found = {
+        key: page.as_records([row for row in rows if row.troubled or not problems])
+        for key, rows in page.by_study(services).items()
+    }
+    click.echo(json.dumps({key: records for key, records in found.items() if records}, indent=2))
+
+
+@deliveries.command("retry")
+@click.argument("study_keys", metavar="KEY...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that has not arrived.")
+def retry_deliveries(study_keys: tuple[str, ...], everything: bool) -> None:
+    """Send what has not arrived once more, at once and with all tries before it.
+
+    \b
+    Examples:
+      medai deliveries retry QAAJPTPRSI7L32AHBF4BHS4LDE
+      medai deliveries retry --all
+    """
+    from medai_pipeline.local import deliveries as page
+
+    page.pick(study_keys, everything)
+    done = page.retry(_services(_attached()), study_keys, everything)
+    click.echo(f"{len(done)} studies are delivered again; `medai deliveries` shows what becomes of them")
+
+
+@deliveries.command("send")
+@click.argument("study_keys", metavar="KEY...", nargs=-1, required=True)
+def send_deliveries(study_keys: tuple[str, ...]) -> None:
+    """Return results that are older than MEDAI_RETURN_DAYS. With after-review only what was accepted or edited.
+
+    \b
+    Examples:
+      medai deliveries send QAAJPTPRSI7L32AHBF4BHS4LDE
+    """
+    from medai_pipeline.local import deliveries as page
+
+    done = page.send(_services(_attached()), study_keys)
+    click.echo(f"{len(done)} studies are due; the others were sent, are not reviewed, or are not known here")
 
 
 @main.command()

@@ -18,6 +18,8 @@ from medai_pipeline.orchestration.model_sensors import model_backfills, model_fo
 from medai_pipeline.orchestration.requests import api_requests, request_job
 from medai_pipeline.orchestration.resources import io_manager, session_resource
 from medai_pipeline.orchestration.retention import kept_values
+from medai_pipeline.orchestration.return_assets import pacs_results, return_job
+from medai_pipeline.orchestration.return_sensors import pacs_returns
 from medai_pipeline.orchestration.sensors import orthanc_studies
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
@@ -27,8 +29,8 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
     """Definitions from the environment; `overrides` are settings by attribute name (tests use them)."""
     services = Services(read_settings(**overrides))
     return dg.Definitions(
-        assets=[*ASSETS, *MODEL_ASSETS],
-        jobs=[study_job, request_job, *MODEL_JOBS],
+        assets=[*ASSETS, pacs_results, *MODEL_ASSETS],
+        jobs=[study_job, request_job, return_job, *MODEL_JOBS],
         sensors=[
             orthanc_studies(services),
             api_requests(services),
@@ -36,6 +38,7 @@ def build_definitions(**overrides: Any) -> dg.Definitions:
             model_followers(services),
             kept_values(services),
             retention(services),
+            pacs_returns(services),
         ],
         resources={"session": session_resource(services), "study_io": io_manager(services)},
         executor=dg.in_process_executor,

@@ -35,18 +35,27 @@ class Reports(Protocol):
     ) -> bool: ...
 
 
-def report_files(report: Report) -> dict[str, bytes]:
-    """File name -> bytes: report.json, report.html and overlays/*.png."""
+def report_files(report: Report, fhir: bytes | None = None) -> dict[str, bytes]:
+    """File name -> bytes: report.json, report.html, overlays/*.png, and fhir.json where there is one."""
     from medai_pipeline.results.report import report_json
 
     files = {"report.json": report_json(report), "report.html": report.html.encode()}
+    files |= {"fhir.json": fhir} if fhir else {}
     return files | {f"overlays/{name}": png for name, png in report.overlays.items()}
 
 
-def publish_report(report: Report, inputs: str, objects: Files, reports: Reports, run_id: str, now: datetime) -> Report:
+def publish_report(
+    report: Report,
+    inputs: str,
+    objects: Files,
+    reports: Reports,
+    run_id: str,
+    now: datetime,
+    fhir: bytes | None = None,
+) -> Report:
     """The files, then the row that makes them count: a crash between the two leaves nothing half published."""
     prefix = f"reports/{report.study_key}/{report.revision}/{inputs[:16]}"
-    for name, data in report_files(report).items():
+    for name, data in report_files(report, fhir).items():
         objects.put(f"{prefix}/{name}", data)
     content = report.content
     kept = reports.save_report(

@@ -5,6 +5,7 @@ Loading the definitions builds none of it: no connection, no key file and no hea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from medai_pipeline.dicom.deidentify import Deidentifier
     from medai_pipeline.models.catalog import ModelSet
     from medai_pipeline.pacs.orthanc import Orthanc
+    from medai_pipeline.pacs.records import PacsInstance
     from medai_pipeline.pacs.seam import Pacs
+    from medai_pipeline.returning import Desk
     from medai_pipeline.stages import Drawing, Inference
     from medai_pipeline.storage.ages import Ages
     from medai_pipeline.storage.annotations import Annotations
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from medai_pipeline.storage.audit_trail import AuditTrail
     from medai_pipeline.storage.catalogue import Catalogue
     from medai_pipeline.storage.changes import Changes
+    from medai_pipeline.storage.deliveries import Deliveries
     from medai_pipeline.storage.history import History
     from medai_pipeline.storage.idempotency import Idempotency
     from medai_pipeline.storage.keyring import KeySource
@@ -246,6 +250,38 @@ class Services:
 
         return decode(self.objects.get(f"assets/{asset}/{study_key}"))
 
+    @cached_property
+    def deliveries(self) -> Deliveries:
+        from medai_pipeline.storage.deliveries import Deliveries
+
+        return Deliveries(self.engine, self.audit)
+
+    @property
+    def desk(self) -> Desk:
+        """What returns results; a run takes it once, so that it waits for a silent destination once."""
+        from medai_pipeline.pacs.destination import parse_destinations
+        from medai_pipeline.returning import Desk, Policy
+        from medai_pipeline.storage.editions import Editions
+
+        known = self.settings
+        host, _, port = known.commitment_listen.rpartition(":")
+        policy = Policy(
+            known.return_when,
+            parse_destinations(known.return_to, known.aet, known.tls),
+            known.return_days,
+            known.return_attempts,
+            known.return_retry_seconds,
+            (host, int(port)),
+        )
+        return Desk(policy, self.deliveries, Editions(self.engine), self.vault, lambda: self.orthanc, self.now)
+
+    def ours(self, study_key: str) -> Callable[[PacsInstance], bool]:
+        """Tells results of this pipeline in a study from its images: by what was recorded as sent, and by what they say."""
+        from medai_pipeline.pacs.delivering import is_own
+
+        sent = self.deliveries.uids_of(study_key)
+        return lambda instance: instance.sop_instance_uid in sent or is_own(instance)
+
     @property
     def models(self) -> ModelSet:
         """The versions in force now, from the registry unless they were given."""
@@ -282,6 +318,7 @@ class Services:
             study_key=self.keys.study_key,
             quiet=timedelta(seconds=self.settings.stable_seconds),
             sweep_every=timedelta(seconds=self.settings.reconcile_seconds),
+            ours=self.ours,
             history=None if self.settings.history_days is None else timedelta(days=self.settings.history_days),
         )
 

@@ -6,6 +6,7 @@ directory are read first; the environment wins.
 
 from __future__ import annotations
 
+import keyword
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 from medai_pipeline.dicom.options import parse_options
 from medai_pipeline.errors import SettingsError
 from medai_pipeline.explain.methods import ALL_METHODS
+from medai_pipeline.pacs.destination import parse_destinations
 from medai_pipeline.pacs.node import check_title, parse_node
 from medai_pipeline.pacs.peers import parse_peers
 from medai_pipeline.pacs.tls import TlsFiles
@@ -60,6 +62,10 @@ def _days(text: str) -> float | None:
     return float(text) if text else None
 
 
+def _age(text: str) -> float | None:
+    return None if text == "all" else float(text)
+
+
 def _addresses(text: str) -> str:
     """IPv4 addresses with commas: what DICOM listeners of the local Orthanc see."""
     return ",".join(str(IPv4Address(part.strip())) for part in text.split(",") if part.strip())
@@ -78,6 +84,24 @@ def _peers(text: str) -> str:
 
 def _port(text: str) -> int | None:
     return int(text) if text else None
+
+
+def _destinations(text: str) -> str:
+    parse_destinations(text)
+    return text
+
+
+def _moment(text: str) -> str:
+    if text not in RETURN_WHEN:
+        raise ValueError(f"expected {', '.join(RETURN_WHEN)}")
+    return text
+
+
+def _listener(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("expected ADDRESS:PORT")
+    return text
 
 
 def _options(text: str) -> str:
@@ -105,6 +129,7 @@ def _method(text: str) -> str:
 
 
 LOG_FORMATS = ("text", "json")
+RETURN_WHEN = ("off", "after-review", "at-once")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 # OpenCV's colormaps by name; OpenCV itself is not loaded to read a setting (a test holds the two equal)
@@ -125,7 +150,8 @@ class Setting:
 
     @property
     def attribute(self) -> str:
-        return self.variable.removeprefix("MEDAI_").lower()
+        name = self.variable.removeprefix("MEDAI_").lower()
+        return f"{name}_when" if keyword.iskeyword(name) else name
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -241,6 +267,39 @@ SETTINGS: tuple[Setting, ...] = (
         "computes nothing",
     ),
     Setting("MEDAI_FETCH_CONCURRENCY", "4", int, "instances fetched from the PACS at once"),
+    Setting(
+        "MEDAI_RETURN",
+        "off",
+        _moment,
+        "results back to where the images came from: off, after-review (what a person accepted or edited) or at-once; `medai demo`: at-once to its own Orthanc",
+    ),
+    Setting(
+        "MEDAI_RETURN_TO",
+        "orthanc",
+        _destinations,
+        "where results are returned to, with commas: orthanc, dicom://AET@HOST:PORT; ?commitment asks for storage commitment, calling=AET is who we are",
+    ),
+    Setting(
+        "MEDAI_RETURN_DAYS",
+        "7",
+        _age,
+        "what was reported or reviewed longer ago is not returned by itself when returning is switched on; all: whatever its age",
+    ),
+    Setting(
+        "MEDAI_RETURN_ATTEMPTS",
+        "10",
+        int,
+        "tries for results that a destination refuses before they wait for a person; one that does not answer is tried for ever",
+    ),
+    Setting(
+        "MEDAI_RETURN_RETRY_SECONDS", "30", float, "wait before results are sent again; doubles up to half an hour"
+    ),
+    Setting(
+        "MEDAI_COMMITMENT_LISTEN",
+        "127.0.0.1:4243",
+        _listener,
+        "address and port where DICOM nodes answer requests for storage commitment",
+    ),
     Setting("MEDAI_WEB_PORT", "3000", int, "port of the Dagster web page, on 127.0.0.1"),
     Setting("MEDAI_API_PORT", "8000", int, "port of the worklist and the REST API"),
     Setting(
@@ -348,6 +407,12 @@ class Settings:
     retry_seconds: float
     kept_days: float
     fetch_concurrency: int
+    return_when: str
+    return_to: str
+    return_days: float | None
+    return_attempts: int
+    return_retry_seconds: float
+    commitment_listen: str
     web_port: int
     api_port: int
     api_host: str
@@ -449,6 +514,7 @@ _AT_LEAST_ONE = (
     "workers",
     "scp_associations",
     "max_upload_mb",
+    "return_attempts",
 )
 _MORE_THAN_NOTHING = ("reading_limit_hours", "reading_minutes", "session_idle_minutes", "session_hours")
 _NOT_NEGATIVE = (
@@ -459,6 +525,8 @@ _NOT_NEGATIVE = (
     "kept_days",
     "pacs_days",
     "overdue_seconds",
+    "return_days",
+    "return_retry_seconds",
 )
 _PORTS = ("web_port", "api_port", "code_port", "orthanc_port", "dicom_port", "scp_port", "pacs_move_port")
 

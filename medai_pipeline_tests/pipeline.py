@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import httpx
+import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
 from medai_pipeline.definitions import build_definitions
 from medai_pipeline.orchestration.jobs import STUDY_JOB
+from medai_pipeline.orchestration.return_assets import RETURN_JOB
 from medai_pipeline.phantoms.studies import PhantomStudy, to_bytes
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
@@ -63,8 +67,8 @@ class Pipeline:
                 return requests
         return []
 
-    def run(self, request: dg.RunRequest, **more: Any) -> dg.ExecuteInProcessResult:
-        job = self.definitions.resolve_job_def(STUDY_JOB)
+    def run(self, request: dg.RunRequest, job_name: str = STUDY_JOB, **more: Any) -> dg.ExecuteInProcessResult:
+        job = self.definitions.resolve_job_def(job_name)
         result = job.execute_in_process(instance=self.instance, tags=dict(request.tags), raise_on_error=False, **more)
         self.results.append(result)
         return result
@@ -73,9 +77,25 @@ class Pipeline:
         """Everything that is ready, to its end."""
         return [self.run(request) for request in self.requested()]
 
-    def materialize_one(self, study_key: str, **more: Any) -> dg.ExecuteInProcessResult:
+    def deliver(self) -> list[dg.ExecuteInProcessResult]:
+        """What the sensor `pacs_returns` requests, to its end."""
+        sensor = self.definitions.get_repository_def().get_sensor_def("pacs_returns")
+        with dg.build_sensor_context(instance=self.instance) as context:
+            result = sensor(context)
+        if isinstance(result, dg.SkipReason):
+            self.skipped = result.skip_message or ""
+            return []
+        return [self.run(request, job_name=RETURN_JOB) for request in result.run_requests or []]
+
+    def in_pacs(self, study: PhantomStudy) -> list[Dataset]:
+        """Every object of the study as the PACS holds it, results included."""
+        pacs = self.services.pacs
+        (found,) = pacs.find_studies(str(study.datasets[0].StudyInstanceUID))
+        return [pydicom.dcmread(BytesIO(data)) for _, data in pacs.fetch(pacs.instances(found.orthanc_id))]
+
+    def materialize_one(self, study_key: str, job_name: str = STUDY_JOB, **more: Any) -> dg.ExecuteInProcessResult:
         """What a person's click on one partition does."""
-        job = self.definitions.resolve_job_def(STUDY_JOB)
+        job = self.definitions.resolve_job_def(job_name)
         return job.execute_in_process(instance=self.instance, partition_key=study_key, raise_on_error=False, **more)
 
     def state(self, study_key: str) -> Any:

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from medai_pipeline.dicom.attributes import Attributes
 from medai_pipeline.dicom.bodypart import body_part
+from medai_pipeline.dicom.own import is_own_result
 from medai_pipeline.dicom.residue import Residue
 from medai_pipeline.records import Instance
 
@@ -43,7 +44,8 @@ _DESCRIBED = (
     ("screen", re.compile(r"\bSCREEN[ _-]*(SAVE|SHOT|CAPTURE)", re.I)),
     ("localizer", re.compile(r"^\W*(LOCALI[SZ]ERS?|SCOUTS?|TOPOGRAMS?|SURVIEWS?|SCANOGRAMS?|SURVEY|LOC)\b", re.I)),
 )  # fmt: skip
-CONTENTS = frozenset(_CONVERSIONS.values()) | {term for term, _ in _DESCRIBED}
+OWN_RESULT = "own-result"
+CONTENTS = frozenset(_CONVERSIONS.values()) | {term for term, _ in _DESCRIBED} | {OWN_RESULT}
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 
 
@@ -95,6 +97,8 @@ def instance_row(
 
 def content_of(attributes: Attributes) -> str:
     """A term of CONTENTS for what is no acquisition, or was no file at first; "" for everything else."""
+    if is_own_result(attributes.text(0x00080070), attributes.text(0x00080016)):
+        return OWN_RESULT
     for tag in _DESCRIPTIONS:
         if found := _described(attributes.text(tag)):
             return found

@@ -74,6 +74,7 @@ SHEETS = frozenset({"DOSE", "DOSE_INFO", "PROT", "CT_SOM5 PROT", "CT_SOM7 PROT"}
 SCREENS = frozenset({"SCREEN", "SCREEN SAVE", "CAPTURE", "SECONDARY CAPTURE", "REPORT", "CSA REPORT", "CSA RESULT", "RESULT", "GRAPH", "SUMMARY"})  # fmt: skip
 # Instance.content -> reason
 CONTENTS: dict[str, str] = {
+    "own-result": "a result of this pipeline, not an image",
     "dose-sheet": "a dose sheet",
     "screen": "a picture of a screen",
     "localizer": "a localizer",

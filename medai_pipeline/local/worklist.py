@@ -15,11 +15,13 @@ from rich.text import Text
 
 from medai_pipeline import DISCLAIMER
 from medai_pipeline.analyze import write_file
+from medai_pipeline.local.deliveries import as_records, by_study, in_words
 from medai_pipeline.local.study_commands import user
 from medai_pipeline.reading_list import ListedStudy, reading_list
 
 if TYPE_CHECKING:
     from medai_pipeline.services import Services
+    from medai_pipeline.storage.deliveries import Delivery
 
 _STYLES = {"critical": "bold white on red", "urgent": "bold red", "routine": "yellow", "normal": "green"}
 REASONS_SHOWN = 2
@@ -28,8 +30,10 @@ READ_SHOWN = 20  # of those that have been read, in the terminal; --json has all
 
 def as_json(services: Services) -> dict[str, Any]:
     """`studies` in the order of reading, then those read; `in_progress` those without a report for what the PACS holds now."""
+    studies = reading_list(services, services.now())
+    delivered = by_study(services, [study.row.study_key for study in studies])
     return {
-        "studies": [_study(study) for study in reading_list(services, services.now())],
+        "studies": [_study(study, delivered.get(study.row.study_key, ())) for study in studies],
         "in_progress": [
             {
                 "study_key": row.study_key,
@@ -46,7 +50,7 @@ def as_json(services: Services) -> dict[str, Any]:
     }
 
 
-def _study(study: ListedStudy) -> dict[str, Any]:
+def _study(study: ListedStudy, delivered: Sequence[Delivery]) -> dict[str, Any]:
     row = study.row
     return {
         "study_key": row.study_key,
@@ -67,6 +71,7 @@ def _study(study: ListedStudy) -> dict[str, Any]:
         "over_limit": study.over_limit,
         "decision": row.review.decision if row.review else None,
         "read_at": row.review.at.isoformat() if row.review else None,
+        "deliveries": as_records(delivered),
     }
 
 
@@ -77,11 +82,14 @@ def terminal() -> Console:
 
 def as_table(services: Services) -> Table:
     table = Table(title="Worklist", title_justify="left", header_style="bold", box=SIMPLE_HEAD, show_lines=False)
-    for column in ("priority", "study", "rev", "modality", "why", "model", "review", "waited", "reads by"):
-        wide = column == "why"
-        table.add_column(column, no_wrap=column not in ("why", "model"), min_width=40 if wide else None)
     now = services.now()
-    for study in reading_list(services, now, READ_SHOWN):
+    studies = reading_list(services, now, READ_SHOWN)
+    delivered = by_study(services, [study.row.study_key for study in studies])
+    returned = ("returned",) if delivered else ()
+    for column in ("priority", "study", "rev", "modality", "why", "model", "review", "waited", "reads by", *returned):
+        wide = column == "why"
+        table.add_column(column, no_wrap=column not in ("why", "model", "returned"), min_width=40 if wide else None)
+    for study in studies:
         row = study.row
         table.add_row(
             Text(row.priority.value, style=_STYLES[row.priority.value]),
@@ -93,12 +101,13 @@ def as_table(services: Services) -> Table:
             "yes" if row.review_required else "",
             _span(study.waited),
             _reads_by(study, now),
+            *(in_words(delivered.get(row.study_key, ())) for _ in returned),
             style="dim" if study.is_read else "",
         )
     for waiting in services.worklist.in_progress():
         why = f"{waiting.stage}: {waiting.reason}" if waiting.reason else waiting.stage
         state = Text(waiting.state.value, style="bold magenta" if waiting.state.value == "failed" else "dim")
-        table.add_row(state, waiting.study_key, str(waiting.revision or ""), "", Text(why), "", "", "", "")
+        table.add_row(state, waiting.study_key, str(waiting.revision or ""), "", Text(why))
     return table
 
 
@@ -143,7 +152,7 @@ def warnings(services: Services) -> list[str]:
 
 
 def export_reports(services: Services, folder: Path) -> list[Path]:
-    """Each study's report.json, report.html and overlays under FOLDER/<study key>; returns those folders."""
+    """Each study's report.json, report.html, fhir.json and overlays under FOLDER/<study key>; returns those folders."""
     made = []
     for row in services.worklist.worklist():
         target = folder / row.study_key

@@ -44,7 +44,8 @@ def raw_dicom(context: dg.AssetExecutionContext) -> Iterator[Any]:
         uid = services.vault.read(key, "pipeline:raw_dicom", "fetch the study").study_instance_uid
         pacs = services.pacs
         found = pacs.find_studies(uid)  # under several Patient IDs several: de-identification refuses them together
-        instances = pacs.instances(*(study.orthanc_id for study in found))
+        ours = services.ours(key)
+        instances = [i for i in pacs.instances(*(study.orthanc_id for study in found)) if not ours(i)]
         files = pacs.fetch(instances, concurrency=services.settings.fetch_concurrency)
         row = stage.rows[key]
         return stages.fetch_study(key, row.revision, row.source_digest, (data for _, data in files), services.objects)
@@ -188,7 +189,8 @@ def triage_reports(
         study, prediction = anonymized_instances[key], predictions[key]
         made = stages.report_study(study, normalized_tensors[key], prediction, gradcam_maps[key], run)
         inputs = publish.inputs_digest(study, prediction, made.content["rules_version"])
-        return publish.publish_report(made, inputs, services.objects, services.results, run.run_id, run.at)
+        fhir = stages.bundle_of(made, study, prediction, services.objects, run.at)
+        return publish.publish_report(made, inputs, services.objects, services.results, run.run_id, run.at, fhir)
 
     stage.process(
         stage.one_by_one(report),

@@ -100,7 +100,7 @@ def recover(services: Services, instance: dg.DagsterInstance, now: datetime) -> 
     rows = services.lifecycle.active()
     if not rows:
         return
-    live = _live_runs(services, instance, now)
+    live = live_runs(services, instance, now)
     covered = _covered(instance, live)
     for row in rows:
         if row.state == StudyState.RUNNING and row.run_id not in live:
@@ -130,10 +130,12 @@ def _let_go(services: Services, instance: dg.DagsterInstance, row: Any, now: dat
         services.lifecycle.release(row.run_id, "its run ended before the report", now, most)
 
 
-def _live_runs(services: Services, instance: dg.DagsterInstance, now: datetime) -> dict[str, dg.DagsterRun]:
-    """Runs that are alive; one whose process is dead is told to Dagster as failed, and left out."""
+def live_runs(
+    services: Services, instance: dg.DagsterInstance, now: datetime, job_name: str | None = None
+) -> dict[str, dg.DagsterRun]:
+    """Runs (of one job) that are alive; one whose process is dead is told to Dagster as failed, and left out."""
     live = {}
-    for record in instance.get_run_records(dg.RunsFilter(statuses=_LIVE)):
+    for record in instance.get_run_records(dg.RunsFilter(statuses=_LIVE, job_name=job_name)):
         run = record.dagster_run
         if _dead(services, record, now):
             instance.report_run_failed(run, "the process of this run is gone; its studies are taken up again")
@@ -150,7 +152,7 @@ def _dead(services: Services, record: Any, now: datetime) -> bool:
         started = (
             datetime.fromtimestamp(record.start_time, now.tzinfo) if record.start_time else record.update_timestamp
         )
-        claimed = services.lifecycle.was_held(run.run_id)
+        claimed = services.lifecycle.was_held(run.run_id) or services.deliveries.was_run(run.run_id)
         held = services.lifecycle.run_is_held(run.run_id)
         return not held and (claimed or now - started > UNCLAIMED)
     return False

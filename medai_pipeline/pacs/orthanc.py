@@ -20,7 +20,7 @@ Facts, found on 1.10.1 (Debian), on which this module rests; what newer versions
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ from medai_pipeline.pacs.orthanc_search import Search
 from medai_pipeline.pacs.parallel import ordered
 from medai_pipeline.pacs.records import Change, Changes, PacsInstance, PacsStudy, SourceDigest, UploadResult
 from medai_pipeline.pacs.seam import digest_of, nothing, united
+from medai_pipeline.pacs.stow import stow
 from medai_pipeline.pacs.wire import Wire
 
 PAGE = 100
 IN_FLIGHT_BYTES = 256 * 2**20
+_UNASKED = "\0"  # whether the server has the DICOMweb plug-in
 
 
 class Orthanc(Search, Archive, Modalities, Editing):
@@ -46,6 +48,7 @@ class Orthanc(Search, Archive, Modalities, Editing):
 
     def __init__(self, url: str, username: str = "", password: str | None = None) -> None:
         self._wire = Wire(url, username, password)
+        self._dicomweb_root: str | None = _UNASKED
 
     def __enter__(self) -> Orthanc:
         return self
@@ -127,7 +130,10 @@ class Orthanc(Search, Archive, Modalities, Editing):
             bodies = self._wire.json(f"studies/{orthanc_id}/instances", expand="")
         if not bodies:
             raise PacsNotFound(f"the PACS at {self._wire.address} does not have this study (any more)")
-        return [_instance(body) for body in bodies]
+        series = {
+            body["ID"]: body["MainDicomTags"] for body in self._wire.json(f"studies/{orthanc_id}/series", expand="")
+        }
+        return [_instance(body, series.get(body.get("ParentSeries", ""), {})) for body in bodies]
 
     def source_digest(
         self,
@@ -189,6 +195,31 @@ class Orthanc(Search, Archive, Modalities, Editing):
                 progress(result)
         return results
 
+    def return_many(self, items: Sequence[bytes]) -> list[UploadResult]:
+        """Stores a few objects, by STOW-RS where the DICOMweb plug-in answers, else as `upload_many`; in their order."""
+        root = self._dicomweb()
+        if root is None:
+            return self.upload_many(items)
+        try:
+            return [stow(self._wire, root, item) for item in items]
+        except PacsNotFound:  # the plug-in is there and answers elsewhere
+            self._dicomweb_root = None
+            return self.upload_many(items)
+
+    def _dicomweb(self) -> str | None:
+        """Where the DICOMweb plug-in answers, below the server's address; None where there is none."""
+        if self._dicomweb_root is _UNASKED:
+            try:
+                told = str(
+                    self._wire.json("plugins/dicom-web").get("RootUri", "")
+                )  # ../dicom-web/app/client/index.html
+                self._dicomweb_root = told.removeprefix("../").partition("/app/")[0].strip("/") or "dicom-web"
+            except PacsUnreachable:
+                raise
+            except PacsError:
+                self._dicomweb_root = None
+        return self._dicomweb_root
+
     def _upload_or_refusal(self, item: bytes | Path) -> UploadResult:
         try:
             return self.upload(item.read_bytes() if isinstance(item, Path) else item)
@@ -248,11 +279,13 @@ def _study(body: Mapping[str, Any], count: int | None = None) -> PacsStudy:
     )
 
 
-def _instance(body: Mapping[str, Any]) -> PacsInstance:
+def _instance(body: Mapping[str, Any], series: Mapping[str, str]) -> PacsInstance:
     return PacsInstance(
         orthanc_id=body["ID"],
         sop_instance_uid=body["MainDicomTags"].get("SOPInstanceUID", ""),
         size_bytes=int(body.get("FileSize", 0)),
         sop_class_uid=body.get("Metadata", {}).get("SopClassUid", ""),
         series_orthanc_id=body.get("ParentSeries", ""),
+        manufacturer=series.get("Manufacturer", ""),
+        series_description=series.get("SeriesDescription", ""),
     )

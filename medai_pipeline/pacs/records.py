@@ -45,7 +45,7 @@ class PacsStudy(Hidden):
 class PacsInstance(Hidden):
     """One stored instance. `size_bytes` is what `fetch` gives; `sop_class_uid` is "" on servers that do not tell.
 
-    `series_orthanc_id` groups the instances of a series.
+    `series_orthanc_id` groups the instances of a series; `manufacturer` and `series_description` are the series'.
     """
 
     orthanc_id: str
@@ -53,6 +53,8 @@ class PacsInstance(Hidden):
     size_bytes: int
     sop_class_uid: str = ""
     series_orthanc_id: str = ""
+    manufacturer: str = ""
+    series_description: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -97,7 +99,8 @@ class SourceDigest:
 
 @dataclass(frozen=True, slots=True)
 class UploadResult:
-    """What became of one upload. `status`: Success | AlreadyStored | Refused (`reason` says why, without identity)."""
+    """What became of one upload. `status`: Success | AlreadyStored | Refused | Unsupported (a node that does not take such
+    objects at all). `reason` says why, without identity."""
 
     status: str
     orthanc_id: str = ""

@@ -52,7 +52,8 @@ def store(
     progress: Callable[[UploadResult], None] | None = None,
     tls: TlsFiles | None = None,
 ) -> list[UploadResult]:
-    """C-STORE of each file, in its own transfer syntax; results in the order of `paths`, status Success or Refused.
+    """C-STORE of each file, in its own transfer syntax; results in the order of `paths`, status Success, Refused, or
+    Unsupported where the node does not take such objects at all.
 
     A file that is not DICOM or that the node refuses is a result. A lost association is opened again, with what is
     left to send. Raises PacsUnreachable or PacsUnauthorized.
@@ -124,7 +125,7 @@ def _send_one(association: Association, known: _Object, context_id: int | None) 
     """None when the association was lost."""
     if context_id is None:
         return UploadResult(
-            "Refused", reason=f"the node does not accept {known.sop_class.name} in {known.transfer_syntax.name}"
+            "Unsupported", reason=f"the node does not accept {known.sop_class.name} in {known.transfer_syntax.name}"
         )
     if not association.is_established:
         return None

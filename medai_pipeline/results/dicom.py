@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medai_pipeline.results.capture import captures
 from medai_pipeline.results.evidence import Evidence
-from medai_pipeline.results.keyobject import key_objects, superseded
+from medai_pipeline.results.keyobject import key_objects, superseded, withdrawn
 from medai_pipeline.results.parametric_map import parametric_maps
 from medai_pipeline.results.seg import segmentations
 from medai_pipeline.results.sr import report
@@ -28,3 +28,8 @@ def objects(evidence: Evidence) -> list[DicomResult]:
         *key_objects(evidence),
         *superseded(evidence),
     ]
+
+
+def withdrawal(evidence: Evidence) -> list[DicomResult]:
+    """What says that earlier results no longer count and nothing takes their place; none where there are none."""
+    return withdrawn(evidence)

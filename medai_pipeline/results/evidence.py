@@ -85,6 +85,15 @@ class Origin:
         return {new: original for original, new in self.identity.uids.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What a person decided about the report: `decision` accepted, edited or rejected. The name is the reviewer's own."""
+
+    decision: str
+    reviewer: str
+    at: datetime
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What the results of one study revision say.
@@ -92,6 +101,8 @@ class Evidence:
     `content` is that of report.json; `instances` all de-identified ones; `headers` (new SOP Instance UID -> data set
     without pixels) those of the images in `drawn`; `concepts` label -> its codes, the one for DICOM first.
     `previous`: results of an earlier revision or model that these take the place of.
+    `edition` counts how often other results of this study were returned; `review` what a person said of these, and
+    `changed` the labels about whose presence the person says something else than the model.
     """
 
     content: Mapping[str, Any]
@@ -102,6 +113,9 @@ class Evidence:
     origin: Origin
     at: datetime
     previous: Sequence[Reference] = field(default=(), repr=False)
+    edition: int = 1
+    review: Review | None = None
+    changed: frozenset[str] = frozenset()
 
     @cached_property
     def instance(self) -> dict[str, Instance]:
@@ -131,13 +145,15 @@ class Evidence:
         return next(iter(self.concepts.get(label, ())), Concept("99MEDAI", word, label))
 
     def uid(self, *parts: object) -> str:
-        """A UID for a part of this study's results: the same at every run of this revision by this model version.
+        """A UID for a part of this study's results: the same at every run of this revision by this model version, and
+        another in each edition, which says something else.
 
         The study's own UID is in it, so that what is made for the PACS and what is made for the de-identified study
         share no UID by which one could be found from the other. 2.25 and a UUID (PS3.5 B.2).
         """
         study = (self.origin.identity.study_instance_uid, self.content["study_key"], self.content["revision"])
-        return uid_of(*study, self.model["name"], self.model["version"], *parts)
+        edition = (f"edition {self.edition}",) if self.edition > 1 else ()
+        return uid_of(*study, self.model["name"], self.model["version"], *edition, *parts)
 
 
 def uid_of(*parts: object) -> str:

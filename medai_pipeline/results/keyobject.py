@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from medai_pipeline.results import concepts
 from medai_pipeline.results.evidence import Evidence, Kind, Reference
 from medai_pipeline.results.header import named, reference
+from medai_pipeline.results.sr import reviewed
 from medai_pipeline.results.written import MANUFACTURER, SERIES_NUMBERS, DicomResult, finished
 
 _DOCUMENTS = "1.2.840.10008.5.1.4.1.1.88."  # SR and Key Object Selection storage classes
@@ -21,20 +22,33 @@ def key_objects(evidence: Evidence) -> list[DicomResult]:
     if not uids:
         return []
     named = ", ".join(row["label"] for row in evidence.present)
-    words = f"Images that show best what the model found ({named}). Research use only, not verified by a person."
+    if evidence.review:
+        words = f"Images that show best what was found ({named}). Research use only. {reviewed(evidence)}"
+    else:
+        words = f"Images that show best what the model found ({named}). Research use only, not verified by a person."
     images = [reference(evidence, evidence.instance[uid]) for uid in uids]
     return [_document(evidence, Kind.KEY_OBJECTS, concepts.OF_INTEREST, images, words)]
 
 
 def superseded(evidence: Evidence) -> list[DicomResult]:
     """Earlier results taken back, as IHE Imaging Object Change Management does it; none where there are none."""
-    if not evidence.previous:
-        return []
-    objects = [_earlier(evidence, one) for one in evidence.previous]
     words = (
         f"Superseded by revision {evidence.content['revision']} of the AI result ({evidence.model['name']} "
         f"{evidence.model['version']}): these objects no longer count."
     )
+    return _taken_back(evidence, words)
+
+
+def withdrawn(evidence: Evidence) -> list[DicomResult]:
+    """Earlier results taken back without anything in their place: a person has rejected them, or no model covers the study."""
+    why = reviewed(evidence) if evidence.review else "No model covers the study any more."
+    return _taken_back(evidence, f"The AI result was withdrawn: these objects no longer count. {why}")
+
+
+def _taken_back(evidence: Evidence, words: str) -> list[DicomResult]:
+    if not evidence.previous:
+        return []
+    objects = [_earlier(evidence, one) for one in evidence.previous]
     return [_document(evidence, Kind.SUPERSEDED, concepts.REJECTED, objects, words)]
 
 

@@ -109,8 +109,26 @@ def _whole_image(evidence: Evidence, row: Mapping[str, Any]) -> Group:
 
 
 def _shared(evidence: Evidence, row: Mapping[str, Any], name: str, place: object) -> dict[str, Any]:
+    """What every group says. Where a person says something else, nothing in it is the algorithm's."""
+    said_by_model = row["label"] not in evidence.changed
+    return {
+        "tracking_identifier": sr.TrackingIdentifier(
+            uid=UID(evidence.uid("finding", row["label"], place)), identifier=name
+        ),
+        "finding_type": concepts.coded(evidence.concept(row["label"])),
+        "algorithm_id": _algorithm(evidence, row) if said_by_model else None,
+        "measurements": _certainty(row) if said_by_model else None,
+        "qualitative_evaluations": [
+            sr.QualitativeEvaluation(
+                name=concepts.PRESENCE, value=concepts.PRESENT if row["present"] else concepts.ABSENT
+            )
+        ],
+    }
+
+
+def _algorithm(evidence: Evidence, row: Mapping[str, Any]) -> sr.AlgorithmIdentification:
     model = evidence.model
-    algorithm = sr.AlgorithmIdentification(
+    return sr.AlgorithmIdentification(
         name=model["name"],
         version=model["version"],
         parameters=[
@@ -123,27 +141,19 @@ def _shared(evidence: Evidence, row: Mapping[str, Any], name: str, place: object
         ],
         family=concepts.AI,
     )
-    return {
-        "tracking_identifier": sr.TrackingIdentifier(
-            uid=UID(evidence.uid("finding", row["label"], place)), identifier=name
+
+
+def _certainty(row: Mapping[str, Any]) -> list[sr.Measurement]:
+    """The probability and its standard deviation."""
+    return [
+        sr.Measurement(name=concepts.CERTAINTY, value=_percent(row["probability"]), unit=concepts.PERCENT),
+        sr.Measurement(
+            name=concepts.CERTAINTY,
+            value=_percent(row["uncertainty"]),
+            unit=concepts.PERCENT,
+            derivation=concepts.STANDARD_DEVIATION,
         ),
-        "finding_type": concepts.coded(evidence.concept(row["label"])),
-        "algorithm_id": algorithm,
-        "measurements": [
-            sr.Measurement(name=concepts.CERTAINTY, value=_percent(row["probability"]), unit=concepts.PERCENT),
-            sr.Measurement(
-                name=concepts.CERTAINTY,
-                value=_percent(row["uncertainty"]),
-                unit=concepts.PERCENT,
-                derivation=concepts.STANDARD_DEVIATION,
-            ),
-        ],
-        "qualitative_evaluations": [
-            sr.QualitativeEvaluation(
-                name=concepts.PRESENCE, value=concepts.PRESENT if row["present"] else concepts.ABSENT
-            )
-        ],
-    }
+    ]
 
 
 def _percent(share: float) -> float:
@@ -237,13 +247,29 @@ def _words(evidence: Evidence) -> list[Dataset]:
     """What a person reads first: how urgent and why, that it is preliminary and for research."""
     content = evidence.content
     review = "A person must review this result." if content["review_required"] else "No review was asked for."
+    if evidence.review:
+        review = reviewed(evidence)
     category = f" (ACR category {content['acr_category']} of actionable findings)" if content["acr_category"] else ""
     summary = f"Priority: {content['priority']}{category}. {' '.join(content['reasons'])} {review}"
-    caution = f"Preliminary, not verified by a person. {content['disclaimer']}"
+    unverified = "no verification in the sense of DICOM" if evidence.review else "not verified by a person"
+    caution = f"Preliminary, {unverified}. {content['disclaimer']}"
     return [
         hd.sr.TextContentItem(name, value, relationship_type="CONTAINS")
         for name, value in ((concepts.SUMMARY, " ".join(summary.split())), (concepts.COMMENT, caution))
     ]
+
+
+def reviewed(evidence: Evidence) -> str:
+    """Who looked at the result, and what that person says else than the model.
+
+    It does not make the document VERIFIED: that would need a person's legal name and organization, and a duty that a
+    review of a research result is not (PS3.3 C.17.2).
+    """
+    assert evidence.review
+    who = f"{evidence.review.decision.capitalize()} by {evidence.review.reviewer} on {evidence.review.at:%Y-%m-%d}."
+    rows = {row["label"]: row["present"] for row in evidence.content["findings"]}
+    changes = [f"{label} {'present' if rows.get(label) else 'absent'}" for label in sorted(evidence.changed)]
+    return f"{who} Said by this person, not by the model: {', '.join(changes)}." if changes else who
 
 
 def _name_predecessors(made: Dataset, evidence: Evidence) -> None:

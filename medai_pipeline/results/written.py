@@ -17,10 +17,10 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from medai_pipeline import __version__
 from medai_pipeline.dicom.deidentify import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+from medai_pipeline.dicom.own import MANUFACTURER, TITLES, series_description
 from medai_pipeline.records import Identity
 from medai_pipeline.results.evidence import Evidence, Kind, Reference, short
 
-MANUFACTURER = "medai_pipeline"
 _IDENTITY = {
     "PatientName": "patient_name",
     "PatientID": "patient_id",
@@ -35,14 +35,7 @@ _IDENTITY = {
 }
 # above what modalities use, so that our series stand last in a viewer
 SERIES_NUMBERS = {kind: 9001 + place for place, kind in enumerate(Kind)}
-_TITLES = {
-    Kind.REPORT: "AI report",
-    Kind.SEGMENTATION: "AI attention regions",
-    Kind.CAPTURE: "AI overlay",
-    Kind.PARAMETRIC_MAP: "AI heatmap",
-    Kind.KEY_OBJECTS: "AI key images",
-    Kind.SUPERSEDED: "AI results superseded",
-}
+_TITLES = dict(zip(Kind, TITLES, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +66,7 @@ def finished(made: Dataset, kind: Kind, evidence: Evidence) -> DicomResult:
 
 def _say_what_it_is(made: Dataset, kind: Kind, evidence: Evidence) -> None:
     made.SpecificCharacterSet = "ISO_IR 192"
-    made.SeriesDescription = f"{_TITLES[kind]}, research use only (rev {evidence.content['revision']})"
+    made.SeriesDescription = series_description(_TITLES[kind], evidence.content["revision"])
     made.Manufacturer, made.ManufacturerModelName = MANUFACTURER, short(evidence.model["name"])
     made.SoftwareVersions = [__version__, short(evidence.model["version"])]
     day, time = evidence.at.strftime("%Y%m%d"), evidence.at.strftime("%H%M%S")

@@ -19,7 +19,7 @@ from medai_pipeline.stages.intake import SHORT_DIGEST, deidentify_study, fetch_s
 from medai_pipeline.stages.objects import Objects
 from medai_pipeline.stages.prediction import Inference, ask_model, model_ref, no_prediction, predict_studies, warm
 from medai_pipeline.stages.reporting import Run, report_study
-from medai_pipeline.stages.returning import evidence_of, identity_in
+from medai_pipeline.stages.returning import Edition, bundle_of, evidence_of, identity_in, results_of
 from medai_pipeline.stages.sampling import sample_images
 
 __all__ = [
@@ -28,12 +28,14 @@ __all__ = [
     "SHORT_DIGEST",
     "STUDIES_AT_ONCE",
     "Drawing",
+    "Edition",
     "Inference",
     "Objects",
     "Run",
     "all_checks",
     "ask_model",
     "batches",
+    "bundle_of",
     "check_deidentified",
     "check_predictions",
     "check_tensors",
@@ -49,6 +51,7 @@ __all__ = [
     "predict_studies",
     "refuse_blocked",
     "report_study",
+    "results_of",
     "sample_images",
     "warm",
 ]

@@ -56,6 +56,22 @@ class Arrivals:
                 return False
             return connection.execute(changed.returning(arrivals.c.study_key)).first() is not None
 
+    def settled(self, study_key: str) -> Arrival | None:
+        """The arrival of a study whose images are complete as far as was seen; None while they come, or are gone."""
+        rows = self._select((arrivals.c.study_key == study_key) & arrivals.c.settled & ~arrivals.c.vanished)
+        return rows[0] if rows else None
+
+    def still_settled(self, known: Arrival, fingerprint: str, instance_count: int) -> bool:
+        """The PACS looks different now, and what is processed of the study is the same. False when `known` is outdated."""
+        same = (arrivals.c.study_key == known.study_key) & (arrivals.c.fingerprint == known.fingerprint)
+        statement = (
+            sa.update(arrivals)
+            .where(same, arrivals.c.settled, ~arrivals.c.vanished)
+            .values(fingerprint=fingerprint, instance_count=instance_count)
+        )
+        with self._engine.begin() as connection:
+            return connection.execute(statement.returning(arrivals.c.study_key)).first() is not None
+
     def is_known(self, study_key: str) -> bool:
         with self._engine.connect() as connection:
             query = sa.select(sa.exists().where(arrivals.c.study_key == study_key))

@@ -205,6 +205,7 @@ reviews = sa.Table(
     _time("created_at", nullable=False),
     sa.CheckConstraint("decision IN ('accepted', 'edited', 'rejected')", name="reviews_decision"),
     sa.Index("reviews_report", "report_id"),
+    sa.Index("reviews_created", "created_at"),
 )
 
 annotations = sa.Table(
@@ -227,6 +228,7 @@ annotations = sa.Table(
     sa.Index("annotations_study", "study_key", "revision"),
 )
 
+# one row an edition of a study's results and destination; who goes on with it stands in `storage.deliveries`
 deliveries = sa.Table(
     "deliveries",
     metadata,
@@ -239,9 +241,18 @@ deliveries = sa.Table(
     _whole("attempts"),
     _time("created_at", nullable=False),
     _time("updated_at", nullable=False),
-    sa.CheckConstraint("state IN ('pending', 'sent', 'committed', 'failed')", name="deliveries_state"),
-    sa.UniqueConstraint("report_id", "destination", name="deliveries_once"),
     sa.Index("deliveries_state", "state"),
+    _whole("edition", default=1),  # of the study's results: counts up whenever something else counts
+    sa.Column("review_id", UUID(as_uuid=True), sa.ForeignKey(f"{SCHEMA}.reviews.id")),  # whose words are sent
+    sa.Column("withdrawal", sa.Boolean, nullable=False, server_default=sa.text("false")),  # takes back, says nothing
+    sa.Column("objects", JSONB, nullable=False, server_default=sa.text("'[]'")),  # kind and UIDs of each object
+    _time("next_attempt_at"),  # null: nothing is left to do by itself
+    sa.Column("run_id", sa.Text),
+    _whole("asked"),  # how often the node was asked to commit without an answer
+    sa.CheckConstraint("state IN ('pending', 'sent', 'committed', 'failed', 'dropped')", name="deliveries_state"),
+    sa.UniqueConstraint("report_id", "edition", "destination", name="deliveries_once"),
+    sa.Index("deliveries_due", "next_attempt_at", postgresql_where=sa.text("next_attempt_at IS NOT NULL")),
+    sa.Index("deliveries_run", "run_id", postgresql_where=sa.text("run_id IS NOT NULL")),
 )
 
 audit_log = sa.Table(

@@ -1,0 +1,150 @@
+"""Which results should lie where they are returned to, against what was sent: the rows of `deliveries` that are missing.
+
+Looked at again and again, so nothing depends on having been there when a report was made, a review written or a
+destination added. A study's results are numbered: a new edition whenever something else counts than what was sent last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, Row
+
+from medai_pipeline.storage.tables import SCHEMA, deliveries
+
+AT_ONCE, AFTER_REVIEW = "at-once", "after-review"
+DROPPED = "something newer took its place before it was delivered"
+_LOCK = 0x6D656461_69000004
+
+# The report that counts of each study on which nobody works, its last review, and the last edition of the study's results.
+_STANDING = sa.text(f"""
+SELECT s.study_key, s.report_id, jsonb_array_length(r.content -> 'models') > 0 AS speaks,
+    v.id AS review_id, coalesce(v.decision, '') AS decision,
+    coalesce(e.edition, 0) AS edition, e.report_id AS sent_report, e.review_id AS sent_review, e.withdrawal,
+    coalesce(e.decision, '') AS sent_decision, coalesce(e.destinations, ARRAY[]::text[]) AS destinations,
+    coalesce(e.attempted, false) AS attempted
+FROM {SCHEMA}.studies AS s
+JOIN {SCHEMA}.reports AS r ON r.id = s.report_id
+LEFT JOIN LATERAL (
+    SELECT w.id, w.decision, w.created_at FROM {SCHEMA}.reviews AS w
+    WHERE w.report_id = s.report_id ORDER BY w.created_at DESC LIMIT 1
+) AS v ON true
+LEFT JOIN LATERAL (
+    SELECT d.edition, d.report_id, d.review_id, d.withdrawal, x.decision, array_agg(d.destination) AS destinations,
+        (SELECT bool_or(cardinality(b.sop_instance_uids) > 0) FROM {SCHEMA}.deliveries AS b JOIN {SCHEMA}.reports AS c ON c.id = b.report_id
+            WHERE c.study_key = s.study_key) AS attempted
+    FROM {SCHEMA}.deliveries AS d
+    JOIN {SCHEMA}.reports AS q ON q.id = d.report_id
+    LEFT JOIN {SCHEMA}.reviews AS x ON x.id = d.review_id
+    WHERE q.study_key = s.study_key
+    GROUP BY d.edition, d.report_id, d.review_id, d.withdrawal, x.decision ORDER BY d.edition DESC LIMIT 1
+) AS e ON true
+WHERE s.report_id IS NOT NULL AND s.state = 'reported'
+    AND NOT EXISTS (SELECT FROM {SCHEMA}.studies AS n
+        WHERE n.study_key = s.study_key AND n.revision > s.revision AND n.report_id IS NOT NULL)
+    AND (s.finished_at >= :since OR v.created_at >= :since)
+    AND (CAST(:keys AS text[]) IS NULL OR s.study_key = ANY(CAST(:keys AS text[])))
+ORDER BY s.finished_at
+""")
+_EVER = datetime.min.replace(year=1970)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What should be sent next for a study: a report as a review left it, or (`withdrawal`) that nothing counts."""
+
+    report_id: UUID
+    review_id: UUID | None = None
+    withdrawal: bool = False
+
+
+class Editions:
+    """Writes the rows that are missing. `now` is always an aware datetime."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def want(
+        self,
+        when: str,
+        destinations: Sequence[str],
+        since: datetime | None,
+        now: datetime,
+        study_keys: Sequence[str] | None = None,
+    ) -> list[str]:
+        """The study keys for which something became due. `when`: at-once or after-review.
+
+        `since`: only what was reported or reviewed since then (None: ever). `study_keys`: only these (None: all).
+        """
+        given = {"since": since or _EVER, "keys": list(study_keys) if study_keys is not None else None}
+        with self._engine.begin() as connection:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            rows = connection.execute(_STANDING, given).all()
+            return [row.study_key for row in rows if _enter(connection, row, when, destinations, now)]
+
+
+def wanted(row: Any, when: str) -> Wanted | None:
+    """What should be sent for a study as it stands; None when nothing is missing or nothing may be sent.
+
+    A rejected result is never sent, and taken back where it was. An accepted one that was sent at once is not sent
+    again. What a later review says takes the place of what an earlier one said.
+    """
+    same_report = row.sent_report == row.report_id and not row.withdrawal
+    if row.decision == "rejected":
+        return Wanted(row.report_id, row.review_id, True) if row.attempted and not row.withdrawal else None
+    if not row.speaks:
+        return Wanted(row.report_id, None, True) if row.attempted and not row.withdrawal else None
+    if row.decision == "edited":
+        return None if same_report and row.sent_review == row.review_id else Wanted(row.report_id, row.review_id)
+    if row.decision == "accepted":
+        return None if same_report and row.sent_decision != "edited" else Wanted(row.report_id, row.review_id)
+    return None if same_report or when != AT_ONCE else Wanted(row.report_id)
+
+
+def _enter(connection: Connection, row: Row[Any], when: str, destinations: Sequence[str], now: datetime) -> bool:
+    next_one = wanted(row, when)
+    if next_one is not None:
+        _drop(connection, row.study_key, now)
+        _insert(connection, next_one, row.edition + 1, destinations, now)
+        return True
+    if row.decision == "rejected":
+        _drop(connection, row.study_key, now)  # what was to be sent and never was
+        return False
+    missing = [name for name in destinations if name not in row.destinations]
+    if not missing or not row.edition or row.withdrawal or row.sent_report != row.report_id:
+        return False
+    _insert(connection, Wanted(row.sent_report, row.sent_review), row.edition, missing, now)  # a new destination
+    return True
+
+
+def _insert(connection: Connection, one: Wanted, edition: int, destinations: Sequence[str], now: datetime) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "id": uuid4(), "report_id": one.report_id, "review_id": one.review_id, "withdrawal": one.withdrawal,
+            "edition": edition, "destination": name, "sop_instance_uids": [], "state": "pending",
+            "created_at": now, "updated_at": now, "next_attempt_at": now,
+        }
+        for name in destinations
+    ]  # fmt: skip
+    if rows:
+        connection.execute(sa.insert(deliveries), rows)
+
+
+def _drop(connection: Connection, study_key: str, now: datetime) -> None:
+    """What is still to be sent of earlier editions is not sent any more; what was sent needs nothing further."""
+    connection.execute(
+        sa.text(f"""
+            UPDATE {SCHEMA}.deliveries AS d SET next_attempt_at = NULL, updated_at = :now,
+                reason = CASE WHEN d.state IN ('pending', 'failed') THEN :reason ELSE d.reason END,
+                state = CASE WHEN d.state IN ('pending', 'failed') THEN 'dropped' ELSE d.state END
+            FROM {SCHEMA}.reports AS r
+            WHERE r.id = d.report_id AND r.study_key = :key
+                AND (d.state IN ('pending', 'failed') OR d.next_attempt_at IS NOT NULL)
+        """),
+        {"now": now, "key": study_key, "reason": DROPPED},
+    )
