@@ -5,6 +5,4 @@ from __future__ import annotations
 
 def percent(share: float) -> str:
     """A share from 0 to 1 as whole percent. What rounds to none or to all is not said to be so: no model is ever certain."""
-    if share < 0.005:
-        return "<1%"
-    return ">99%" if share >= 0.995 else f"{share:.0%}"
+    return {"0%": "<1%", "100%": ">99%"}.get(text := f"{share:.0%}", text)

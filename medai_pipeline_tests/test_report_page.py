@@ -12,6 +12,7 @@ import pytest
 from medai_pipeline.explain.study import explain
 from medai_pipeline.records import ImagePlace, Problem
 from medai_pipeline.results.html import SCRIPT_SOURCE
+from medai_pipeline.wording import percent
 from medai_pipeline_tests.report_samples import LABELS, instance, prediction, tensors
 from medai_pipeline_tests.test_report_content import make, no_model
 
@@ -135,3 +136,10 @@ def test_the_page_is_small_beside_its_pictures():
     report = make()
     pictures = sum(len(data) for data in report.overlays.values())
     assert len(report.html) < 20_000 + 1.4 * pictures
+
+
+def test_no_probability_is_said_to_be_none_or_all():
+    said = {share: percent(share) for share in (0.0, 0.004, 0.005, 0.006, 0.5, 0.994, 0.995, 0.996, 1.0)}
+    assert said[0.0] == said[0.004] == said[0.005] == "<1%" and said[0.006] == "1%"
+    assert said[0.994] == "99%" and said[0.996] == said[1.0] == ">99%"
+    assert not {"0%", "100%"} & set(said.values())
