@@ -70,11 +70,6 @@ def test_an_ensemble_of_registered_versions_is_registered_by_its_card_alone(home
     services = Services(read_settings())
     chosen = models_in_force(services.registry).choose("MR", "BRAIN").entry
     assert chosen is not None and dict(chosen.members) == members
-    assert "is a member of both@1" in medai("retire", "demo-brain-mr@2", "--yes").output
-    assert medai("retire", "both@1", "--yes").exit_code == 0
-    assert medai("retire", "demo-brain-mr@2", "--yes").exit_code == 0
-    assert medai("register", both).exit_code == 0
-    assert "demo-brain-mr@2, which is retired" in medai("promote", "both@1", "--yes").output
     missing = write_card(tmp_path, {**facts, "name": "x", "members": {**members, "gone@1": 1.0}}, "x.toml")
     assert "gone@1 is registered" in medai("register", missing).output
     (

@@ -67,6 +67,24 @@ def test_every_change_is_in_the_audit_chain_with_who_made_it(registry: Registry,
     assert Audit(engine, b"k" * 32).verify().ok
 
 
+def test_a_member_of_an_ensemble_that_answers_is_not_retired_and_a_retired_one_is_not_asked(registry: Registry) -> None:
+    for version in "12":
+        registry.register(new(version), "ann", NOW)
+    both = replace(new("1", card={"members": {"chest@1": 1.0, "chest@2": 1.0}}), name="both")
+    registry.register(both, "ann", NOW)
+    registry.shadow("both", "1", "ann", NOW)
+    with pytest.raises(RegistryRefused, match="chest@2 is a member of both@1"):
+        registry.retire("chest", "2", "ann")
+    registry.retire("both", "1", "ann")
+    registry.retire("chest", "2", "ann")
+    registry.register(both, "ann", NOW)
+    for ask in (registry.promote, registry.shadow):
+        with pytest.raises(RegistryRefused, match="asks chest@2, which is retired"):
+            ask("both", "1", "ann", NOW)
+    registry.register(new("2"), "ann", NOW)
+    assert registry.promote("both", "1", "ann", NOW) == ()
+
+
 @pytest.mark.parametrize("changes", [{"weights_sha256": "f" * 64}, {"card": {"classes": ["B"]}}])
 def test_a_version_never_changes(registry: Registry, changes) -> None:
     registry.register(new("1"), "ann", NOW)

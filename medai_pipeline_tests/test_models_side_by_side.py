@@ -40,7 +40,7 @@ def test_two_versions_are_compared_study_by_study(pipeline: Pipeline, models: Mo
     assert (found.old, found.new) == (FILM, FILM2)
     assert found == compared(models.services.changes, FILM, FILM2, None)
     said = "\n".join(str(cell) for table in comparing.as_tables(found) for c in table.columns for cell in c.cells)
-    assert {*keys, *entry(FILM).classes} <= set(said.splitlines())
+    assert {*entry(FILM).classes, *(flip.study_key for flip in found.flips)} <= set(said.splitlines())
     assert comparing.in_words(found).startswith(f"2 studies read by both: {len(found.flips)} findings flipped")
     pictures = comparing.write_plots(found, models.folder / "plots")
     assert [Image.open(path).size > (300, 250) for path in pictures] == [True, True]
