@@ -32,7 +32,7 @@ def dump(url: str, *options: str) -> bytes:
 
 @pytest.fixture
 def markers(pipeline: Pipeline) -> list[str]:
-    studies = [make_study("chest-xray", 821, burned_in=True), make_study("chest-xray", 822)]
+    studies = [make_study("chest-xray", 821), make_study("chest-xray", 822)]
     keys = pipeline.send(*studies)
     pipeline.work()
     assert all(pipeline.reports(key) for key in keys)

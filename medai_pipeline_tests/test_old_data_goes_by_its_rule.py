@@ -151,7 +151,7 @@ def test_dagsters_old_log_lines_go_and_its_assets_and_running_runs_stay(new_data
     url = new_database()
 
     @dg.asset
-    def one(context: dg.AssetExecutionContext) -> None:
+    def one(context) -> None:
         context.log.info("a line")
 
     with dg.instance_for_test(overrides={"storage": {"postgres": {"postgres_url": dagster_url(url)}}}) as instance:
