@@ -35,7 +35,7 @@ def test_the_first_look_is_one_small_answer_and_more_comes_on_demand(new_page: N
     assert len(sizes) == 1
     assert sizes[0] < 120_000
     page.get_by_role("button", name="Show more").click()
-    expect(page.locator("#rows tr")).to_have_count(120)
+    expect(page.locator("#rows tr")).to_have_count(120, timeout=30_000)
     page.keyboard.press("j")
     page.keyboard.press("j")
     assert page.evaluate("document.activeElement.closest('tr') === document.querySelectorAll('#rows tr')[1]")

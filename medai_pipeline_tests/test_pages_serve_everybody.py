@@ -117,7 +117,9 @@ def test_no_page_names_anybody(new_page: NewPage, reading_room: ReadingRoom):
     page = reading_room.sign_in(new_page())
     key = reading_room.keys["pneumothorax"]
     for path in ("", f"studies/{key}", f"studies/{key}/lineage", "worklist/rows?show=all"):
-        text = page.request.get(f"{reading_room.url}/{path}").text()
+        answer = page.request.get(f"{reading_room.url}/{path}")
+        assert answer.ok
+        text = answer.text()
         for study in reading_room.studies.values():
             assert not [marker for marker in study.markers if marker in text]
 
@@ -192,6 +194,22 @@ def test_the_published_report_is_a_page_without_scripts(new_page: NewPage, readi
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     expect(page.locator("h1")).to_have_text("critical")
     assert page.evaluate("getComputedStyle(document.querySelector('header')).backgroundColor") != "rgba(0, 0, 0, 0)"
+
+
+def test_lineage_tells_what_made_the_report(new_page: NewPage, reading_room: ReadingRoom):
+    key = reading_room.keys["pneumothorax"]
+    content = reading_room.content("pneumothorax")
+    page = reading_room.sign_in(new_page())
+    page.goto(f"{reading_room.url}/studies/{key}/lineage")
+    main = page.locator("main")
+    for told in (
+        content["models"][0]["weights_sha256"],
+        content["rules_version"],
+        *content["lineage"]["source_sha256"],
+    ):
+        assert told in main.inner_html()
+    assert serious(page) == []
+    assert complaints(page) == []
 
 
 def test_what_is_not_known_is_a_page_that_says_so(new_page: NewPage, reading_room: ReadingRoom):

@@ -361,6 +361,25 @@ def test_the_same_patients_studies_are_linked_without_opening_an_identity(page: 
     assert len(rows_of(room, audit_log, action="identity.read")) == before
 
 
+def test_an_earlier_study_is_shown_beside_and_scrolls_and_windows_by_itself(page: Page, reading_room: ReadingRoom):
+    room = reading_room
+    room.open(page, "pneumothorax")
+    window = page.evaluate("medaiViewer.window")
+    page.locator(f"[data-compare='{room.keys['prior']}']").click()
+    other = page.locator(".other canvas")
+    expect(other).to_have_attribute("data-state", "shown")
+    expect(other).to_have_attribute("aria-label", "Other study, DX PA, image 1 of 1")
+    expect(page.locator(".otherbar a")).to_have_attribute("href", f"/studies/{room.keys['prior']}")
+    before = other.evaluate("(canvas) => canvas.toDataURL()")
+    box = other.bounding_box()
+    assert box
+    drag(page, (box["x"] + 50, box["y"] + 200), (box["x"] + 200, box["y"] + 260))
+    assert other.evaluate("(canvas) => canvas.toDataURL()") != before
+    assert page.evaluate("medaiViewer.window") == window
+    page.locator(".otherbar button").click()
+    expect(other).to_have_count(0)
+
+
 def test_a_failed_study_says_where_and_why(page: Page, reading_room: ReadingRoom):
     room, key = reading_room, reading_room.keys["failed"]
     page.goto(f"{room.url}/studies/{key}")

@@ -113,6 +113,28 @@ def test_every_reading_is_recorded_with_who_and_what_for(vault: Vault, engine: E
     assert audit.verify().ok
 
 
+@pytest.mark.parametrize("asked", ["markername", "ZOË", "zo mark", "Markername, Zoë"])
+def test_a_person_is_found_by_parts_of_the_name_in_any_case_with_one_record(
+    vault: Vault, engine: Engine, asked: str
+) -> None:
+    other = "T" * 26
+    vault.store(KEY, FULL)
+    vault.store(other, replace(FULL, patient_id="OTHER", patient_name="MARK^Ann"))
+    assert vault.of_name(asked, [KEY, other, "U" * 26], "user:anna", "whose studies are here?") == [KEY]
+    with engine.connect() as connection:
+        (record,) = connection.execute(sa.select(audit_log).where(audit_log.c.action == "identity.search"))
+    assert (record.actor, record.detail["opened"], record.detail["found"]) == ("user:anna", 2, [KEY])
+    assert asked not in str(record.detail)
+
+
+@pytest.mark.parametrize("asked", ["", " ^ ", "nobody", "markername ann"])
+def test_a_name_that_nobody_has_finds_nothing_and_is_recorded_too(vault: Vault, engine: Engine, asked: str) -> None:
+    vault.store(KEY, FULL)
+    assert vault.of_name(asked, [KEY], "user:anna", "whose studies are here?") == []
+    with engine.connect() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).where(audit_log.c.action == "identity.search")) == 1
+
+
 def test_an_unknown_study_is_a_clear_error_and_no_reading(vault: Vault, audit: Audit) -> None:
     with pytest.raises(StorageError, match="no identity for study"):
         read(vault)

@@ -36,7 +36,8 @@ Words = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
 
 
 class Geometry(BaseModel):
-    """Where it lies, in pixels of the image, x to the right and y down, the first pixel's centre at 0, 0."""
+    """Where it lies, in pixels of the image, x to the right and y down, the first pixel's outer corner at 0, 0: as a report's
+    regions, and as spatial coordinates in an SR (PS3.3 C.18.6)."""
 
     model_config = ConfigDict(extra="forbid")
     box: Annotated[list[Coordinate], Field(min_length=4, max_length=4, description="x0, y0, x1, y1")] | None = None

@@ -120,19 +120,26 @@ class Snapshot:
 
 
 class Snapshots:
-    """Makes a snapshot when the last one is too old; who comes meanwhile waits for it instead of making another."""
+    """Makes a snapshot when the last one is too old; who comes meanwhile waits for it instead of making another.
+
+    Where making one takes long, it serves as long again and half: a machine that is busy is not kept busy by who looks on.
+    """
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._lock = threading.Lock()
         self._last: Snapshot | None = None
+        self._took_s = 0.0
 
     def get(self, max_age_s: float) -> Snapshot:
+        """One that was begun at most so long ago, or as described above; 0: what holds now."""
         asked = time.monotonic()
         with self._lock:
-            if self._last is None or asked - self._last.at > max_age_s:
+            patience_s = max_age_s and max(max_age_s, 2.5 * self._took_s)
+            if self._last is None or asked - self._last.at > patience_s:
                 begun = time.monotonic()
                 self._last = Snapshot(tuple(rows(self._services)), begun)
+                self._took_s = time.monotonic() - begun
             return self._last
 
 

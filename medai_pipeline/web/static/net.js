@@ -2,7 +2,8 @@
 
 export class Problem extends Error {
   constructor(title, detail, status) {
-    super(detail ? `${title}. ${detail}` : title);
+    // our own words say what to do; the status' name is for those that have none
+    super(detail ? detail[0].toUpperCase() + detail.slice(1) : title);
     this.status = status;
   }
 }
@@ -22,7 +23,7 @@ export async function ask(address, { method = 'GET', body, headers = {}, signal 
     });
   } catch (error) {
     if (error.name === 'AbortError') throw error;
-    throw new Problem('The server does not answer', 'Check the network, or whether `medai up` runs; nothing was changed.', 0);
+    throw new Problem('', 'The server does not answer. Check the network, or whether `medai up` runs; nothing was changed.', 0);
   }
   if (answer.ok || answer.status === 304) return answer;
   throw await problemOf(answer);
@@ -30,7 +31,7 @@ export async function ask(address, { method = 'GET', body, headers = {}, signal 
 
 async function problemOf(answer) {
   if (answer.status === 401 || answer.type === 'opaqueredirect') {
-    return new Problem('Your session has ended', 'Load the page again and sign in.', 401);
+    return new Problem('', 'Your session has ended. Load the page again and sign in.', 401);
   }
   const said = await answer.json().catch(() => ({}));
   return new Problem(said.title ?? `The server answered ${answer.status}`, said.detail ?? '', answer.status);
