@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
@@ -13,20 +12,13 @@ import pydicom
 import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from medai_pipeline.burned_in import screen
-from medai_pipeline.burned_in.doubt import reconsidered
-from medai_pipeline.burned_in.ocr import Line
-from medai_pipeline.burned_in.reading import identifies, lines_of
+from medai_pipeline.burned_in.reading import lines_of
 from medai_pipeline.burned_in.screen import Screened, Screener
-from medai_pipeline.burned_in.words import identity_words, is_harmless, with_units_mended
-from medai_pipeline.dicom.deidentify import Deidentifier
+from medai_pipeline.burned_in.words import identity_words, is_harmless
 from medai_pipeline.dicom.pixels import decode, image_of
 from medai_pipeline.errors import DeidentificationError
-from medai_pipeline.phantoms.burned_in_fonts import fonts, lettering
 from medai_pipeline.phantoms.burned_in_images import BurnedInImage, make_burned_in
 from medai_pipeline.phantoms.studies import make_study, to_bytes
-from medai_pipeline.records import Manifest, SourceInstance
-from medai_pipeline.stages import deidentify_study
 from medai_pipeline_tests.dicom_objects import image, written
 
 
@@ -336,132 +328,3 @@ def test_a_name_that_runs_up_the_border_is_masked_as_a_whole() -> None:
     result, after = screened(data)
     assert np.all(decode(after)[0] < 60)  # nothing of the ink is left
     assert result.masks
-
-
-def test_slices_before_the_one_whose_text_is_found_are_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    named = [to_bytes(dataset) for dataset in make_study("chest-ct", 77, slices=5, burned_in=True).datasets]
-    screener = Screener()
-    first = screener.screen(to_bytes(make_study("chest-ct", 77, slices=5).datasets[0]), "plain")
-    monkeypatch.setattr(screen, "_SURE", 99.0)  # a network that misses the text of the second
-    missed = screener.screen(named[1], "missed")
-    monkeypatch.undo()
-    found = screener.screen(named[2], "found")
-    assert (first.masks, missed.masks) == ({}, {})
-    assert found.masks
-    assert screener.passed_by() == ["plain", "missed"]
-    assert screener.passed_by() == []
-    assert screener.screen(named[1], "missed").masks
-
-
-def test_a_file_written_before_text_was_found_in_its_series_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = to_bytes(make_study("chest-ct", 77, slices=5).datasets[0])
-    named = [to_bytes(dataset) for dataset in make_study("chest-ct", 77, slices=5, burned_in=True).datasets[1:3]]
-    objects = Store({"plain": plain, "missed": named[0], "found": named[1]})
-    sources = [SourceInstance(name, name, len(objects.kept[name])) for name in ("plain", "missed", "found")]
-    monkeypatch.setattr(screen, "_SURE", 99.0)
-    objects.before["found"] = monkeypatch.undo
-    study, _ = deidentify_study(Manifest("key", 1, "digest", tuple(sources)), objects, Deidentifier(b"k" * 32))
-    said = [lines_of(as_shown(pydicom.dcmread(BytesIO(objects.kept[one.object_key])))) for one in study.instances]
-    assert len(said) == 3
-    assert [line for lines in said for line in lines if len(line.text) > 3 and line.read > 0.8] == []
-
-
-class Store:
-    """Bytes by name; `before` is called once when a name is asked for."""
-
-    def __init__(self, kept: dict[str, bytes]) -> None:
-        self.kept = kept
-        self.before: dict[str, Callable[[], None]] = {}
-
-    def put(self, name: str, data: bytes) -> None:
-        self.kept[name] = data
-
-    def get(self, name: str) -> bytes:
-        self.before.pop(name, lambda: None)()
-        return self.kept[name]
-
-    def delete(self, name: str) -> None:
-        del self.kept[name]
-
-
-MARKED = image(PatientName="MARKOVIC^JELENA^LI", PatientBirthDate="19610312")
-
-
-def marked(*texts: tuple[str, int, int], side: int = 160) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
-    """Small letters on dark ground, and a box around the ink of each text at (x, y)."""
-    picture = (12 + np.random.default_rng(9).integers(0, 5, (side, side))).astype(np.uint8)
-    boxes = []
-    for text, x, y in texts:
-        ink = lettering(text, FONT, 10)
-        rows, columns = ink.shape
-        part = picture[y : y + rows, x : x + columns]
-        part[...] = np.maximum(part, (240 * ink).astype(np.uint8))
-        boxes.append((x - 4, y - 4, x + columns + 4, y + rows + 4))
-    return picture, boxes
-
-
-FONT = next(font for font in fonts() if font.name == "DejaVuSans.ttf" and not font.pixelated)
-
-
-@pytest.mark.parametrize(
-    ("written_there", "said"), [("kV 120", "IMLs"), ("Depth 12 cm", "Dlepth 12 cm"), ("10 cm", "10 am")]
-)
-def test_a_marker_that_was_misread_is_read_again_and_stays(written_there: str, said: str) -> None:
-    picture, (box,) = marked((written_there, 40, 60))
-    identity = identity_words(MARKED)
-    line = Line(box, 0.9, said, 0.9)
-    assert identifies(line, identity)
-    (again,) = reconsidered(picture, [line], identity)
-    assert not identifies(again, identity)
-
-
-@pytest.mark.parametrize("name", ["JELENA", "MARKER", "Karl Lee", "12.03.1961"])
-def test_a_name_that_was_misread_goes_however_often_it_is_read(name: str) -> None:
-    picture, (box,) = marked((name, 30, 60))
-    dataset = image(PatientName="MARKEL^JELENA", PatientBirthDate="19610312")
-    line = Line(box, 0.9, "QXZWV", 0.9)
-    (again,) = reconsidered(picture, [line], identity_words(dataset))
-    assert identifies(again, identity_words(dataset))
-
-
-def test_markers_that_the_detector_joined_are_left_out_and_a_name_beside_them_is_not() -> None:
-    identity = identity_words(MARKED)
-    picture, boxes = marked(("LEFT", 60, 40), ("SUPINE", 50, 56))
-    settled = [Line(box, 0.9, text, 0.99) for box, text in zip(boxes, ("LEFT", "SUPINE"), strict=True)]
-    joined = Line((46, 36, 110, 70), 0.7, "SJEPIFT", 0.8)
-    assert reconsidered(picture, [*settled, joined], identity) == settled
-    with_name, _ = marked(("LEFT", 60, 40), ("SUPINE", 50, 56), ("XU", 96, 42))
-    assert joined in reconsidered(with_name, [*settled, joined], identity)
-
-
-def test_a_marker_beside_a_bone_is_no_word_and_a_word_of_two_letters_is() -> None:
-    import cv2
-
-    identity = identity_words(MARKED)
-    picture, (box,) = marked(("H", 80, 60))
-    cv2.ellipse(picture, (50, 66), (18, 40), 0, -60, 60, 40, 4)
-    joined = Line((42, box[1] - 4, box[2] + 4, box[3] + 4), 0.6, "OH", 0.95)
-    assert identifies(joined, identity)
-    assert reconsidered(picture, [joined], identity) == []
-    picture, (box,) = marked(("OH", 80, 60))
-    name = Line(box, 0.9, "OH", 0.95)
-    assert reconsidered(picture, [name], identity) == [name]
-
-
-@pytest.mark.parametrize("text", ["10 cn", "10 am", "4.0 mn", "HR 72 lpm", "GN 34 EPS"])
-def test_a_unit_is_known_again_when_a_letter_is_misread(text: str) -> None:
-    assert not is_harmless(text)
-    assert is_harmless(with_units_mended(text))
-
-
-@pytest.mark.parametrize("text", ["12 KIM", "45 DAS", "MARIA 10", "03 DEC", "1961 cn", "10 LEE"])
-def test_a_number_before_a_name_makes_it_no_unit(text: str) -> None:
-    assert with_units_mended(text) == text
-
-
-@pytest.mark.parametrize(
-    ("header", "said"), [("LI", "L1"), ("KIM", "KM"), ("ANN", "AN"), ("MARKEL", "MARKER"), ("HANS", "HAND")]
-)
-def test_a_doubtful_line_near_a_word_of_the_header_is_no_marker(header: str, said: str) -> None:
-    assert identity_words(image(PatientName=header)).comes_near(said)
-    assert not identity_words(image(PatientName=header)).comes_near("DEPTH")
