@@ -97,12 +97,16 @@ class SourceDigest:
 
 @dataclass(frozen=True, slots=True)
 class UploadResult:
-    """What became of one upload. `status`: Success | AlreadyStored | Refused (`reason` says why, without identity)."""
+    """What became of one upload. `status`: Success | AlreadyStored | Refused (`reason` says why, without identity).
+
+    `retryable`: it was refused for now alone, for example because the PACS has no room.
+    """
 
     status: str
     orthanc_id: str = ""
     study_orthanc_id: str = ""
     reason: str = ""
+    retryable: bool = False
 
     @property
     def stored(self) -> bool:
