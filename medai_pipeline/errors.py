@@ -22,6 +22,7 @@ MedaiError
 │   └── RegistryRefused      what the registry does not allow: a change of state, a second card for a version
 ├── PacsError
 │   ├── PacsUnreachable      no answer (retry)
+│   ├── PacsBusy             it answers that it cannot now: HTTP 5xx (retry)
 │   ├── PacsUnauthorized     401 or 403 (do not retry before the settings change)
 │   └── PacsNotFound         the study or instance is not there (any more)
 ├── StorageError
@@ -143,6 +144,10 @@ class PacsError(MedaiError):
 
 
 class PacsUnreachable(PacsError):
+    retryable = True
+
+
+class PacsBusy(PacsError):
     retryable = True
 
 

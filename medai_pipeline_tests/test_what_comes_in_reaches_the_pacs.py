@@ -10,19 +10,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from medai_pipeline.errors import ObjectMissing, PacsUnreachable, StorageFull
+from medai_pipeline.errors import ObjectMissing, PacsBusy, PacsUnreachable, StorageFull
 from medai_pipeline.incoming.forward import Forwarder
 from medai_pipeline.incoming.inbox import Inbox
 from medai_pipeline.incoming.spool import Spool
 from medai_pipeline.local.paths import Home
 from medai_pipeline.local.ports import free_port
 from medai_pipeline.local.services import Context, dagster_services
+from medai_pipeline.pacs.dicom_pacs import DicomPacs
 from medai_pipeline.pacs.dimse import store
+from medai_pipeline.pacs.node import Node
 from medai_pipeline.pacs.orthanc import Orthanc
+from medai_pipeline.pacs.receiver import Listening, Receiver
 from medai_pipeline.pacs.records import UploadResult
 from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.keys import SiteKeys
@@ -109,6 +113,46 @@ def test_a_pacs_that_does_not_answer_loses_nothing_and_is_tried_again(spool: Spo
     stop.set()
     running.join()
     assert "does not answer" in caplog.text
+
+
+def test_what_is_refused_for_now_alone_is_not_set_aside(spool: Spool) -> None:
+    """A node without room (A700H), and then with it again."""
+    rooms = iter((False, True, True))
+    kept: list[bytes] = []
+
+    def keep(data: bytes) -> None:
+        if not next(rooms):
+            raise StorageFull("no space left for objects")
+        kept.append(data)
+
+    for dataset in made_study(2):
+        spool.keep(file_bytes(dataset))
+    with Receiver(Listening(0), keep) as receiver:
+        forwarder = Forwarder(spool, DicomPacs(Node("127.0.0.1", receiver.port, "MEDAI")))
+        with pytest.raises(PacsBusy, match="A700"):
+            forwarder.forward()
+        assert (len(spool.waiting()), len(kept), spool.quarantine()) == (1, 1, [])
+        assert forwarder.forward() == 1
+    assert (spool.waiting(), len(kept)) == ([], 2)
+
+
+def test_an_orthanc_in_trouble_refuses_for_now_and_a_bad_file_for_good() -> None:
+    class Trouble(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            self.send_response(507 if self.rfile.read(length) == b"full" else 400)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Trouble) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with Orthanc(f"http://127.0.0.1:{server.server_port}") as pacs:
+            full, bad = pacs.upload_many([b"full", b"bad"])
+        server.shutdown()
+    assert (full.stored, full.retryable, bad.stored, bad.retryable) == (False, True, False, False)
 
 
 def test_an_entry_that_cannot_be_opened_holds_up_nobody(spool: Spool, pacs: Orthanc, tmp_path: Path) -> None:

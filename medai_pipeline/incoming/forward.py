@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from medai_pipeline.errors import MedaiError, ObjectMissing, StorageError
+from medai_pipeline.errors import MedaiError, ObjectMissing, PacsBusy, StorageError
 from medai_pipeline.incoming.spool import Spool
 from medai_pipeline.pacs.records import UploadResult
 
@@ -49,16 +49,24 @@ class Forwarder:
             self.wake.clear()
 
     def forward(self) -> int:
-        """Everything that waits, once; how many files the PACS took. Raises PacsError, StorageError; nothing is lost."""
-        taken = 0
+        """Everything that waits, once; how many files the PACS took. Raises PacsError, StorageError; nothing is lost.
+
+        What the PACS refuses for now alone stays, and is said by PacsBusy once the rest is done.
+        """
+        taken, put_off = 0, ""
         for batch in self._batches():
             results = self.pacs.upload_many([data for _, data in batch])
             for (digest, data), result in zip(batch, results, strict=True):
+                if result.retryable:
+                    put_off = result.reason
+                    continue
                 if not result.stored:
                     self.spool.set_aside(data, f"the PACS refused it: {result.reason}")
                     log.warning("a file is in quarantine: the PACS refused it: %s", result.reason)
                 self.spool.done(digest)
                 taken += result.stored
+        if put_off:
+            raise PacsBusy(f"the PACS does not take everything now: {put_off}")
         return taken
 
     def _batches(self) -> Iterator[list[tuple[str, bytes]]]:

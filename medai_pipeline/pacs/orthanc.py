@@ -226,7 +226,7 @@ class Orthanc(Search, Archive, Modalities, Editing):
         except (PacsUnreachable, PacsUnauthorized):
             raise
         except PacsError as error:
-            return UploadResult("Refused", reason=error.reason)
+            return UploadResult("Refused", reason=error.reason, retryable=error.retryable)
 
     def _file(self, instance: PacsInstance) -> bytes:
         return self._wire.get(f"instances/{instance.orthanc_id}/file").content

@@ -100,12 +100,14 @@ class SourceDigest:
 @dataclass(frozen=True, slots=True)
 class UploadResult:
     """What became of one upload. `status`: Success | AlreadyStored | Refused | Unsupported (a node that does not take such
-    objects at all). `reason` says why, without identity."""
+    objects at all). `reason` says why, without identity. `retryable`: refused for now alone, as where the PACS has no room.
+    """
 
     status: str
     orthanc_id: str = ""
     study_orthanc_id: str = ""
     reason: str = ""
+    retryable: bool = False
 
     @property
     def stored(self) -> bool:

@@ -134,7 +134,8 @@ def _send_one(association: Association, known: _Object, context_id: int | None) 
         return None
     if code_to_category(status) in {"Success", "Warning"}:
         return UploadResult("Success")
-    return UploadResult("Refused", reason=f"the node refused it (C-STORE status 0x{status:04X})")
+    no_room = status & 0xFF00 == 0xA700  # out of resources (PS3.4 B.2.3)
+    return UploadResult("Refused", reason=f"the node refused it (C-STORE status 0x{status:04X})", retryable=no_room)
 
 
 def _c_store(association: Association, known: _Object, context_id: int) -> int | None:

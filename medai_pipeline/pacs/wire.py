@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from medai_pipeline.errors import PacsError, PacsNotFound, PacsUnauthorized, PacsUnreachable
+from medai_pipeline.errors import PacsBusy, PacsError, PacsNotFound, PacsUnauthorized, PacsUnreachable
 
 # httpx logs every URL at INFO; Orthanc ids in them are digests of patient and study identifiers.
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -128,7 +128,8 @@ class Wire:
             )
         if status == 404:
             raise PacsNotFound(f"the PACS at {self.address} does not have this object (any more)")
-        raise PacsError(f"the PACS at {self.address} answered HTTP {status}{_orthanc_message(response)}")
+        kind = PacsBusy if status >= 500 else PacsError
+        raise kind(f"the PACS at {self.address} answered HTTP {status}{_orthanc_message(response)}")
 
 
 def _orthanc_message(response: httpx.Response) -> str:
