@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
 
+from medai_pipeline.dicom.read import identity_of, parse
 from medai_pipeline.errors import MedaiError
-from medai_pipeline.phantoms.studies import make_study
+from medai_pipeline.phantoms.studies import make_study, to_bytes
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
+from medai_pipeline.stages.intake import fetch_study
 from medai_pipeline.storage.keys import SiteKeys
 from medai_pipeline_tests.conftest import missing
-from medai_pipeline_tests.pipeline import Pipeline
+from medai_pipeline_tests.test_old_data_goes_by_its_rule import study
 
 
 def dump(url: str, *options: str) -> bytes:
@@ -31,20 +34,35 @@ def dump(url: str, *options: str) -> bytes:
 
 
 @pytest.fixture
-def markers(pipeline: Pipeline) -> list[str]:
-    studies = [make_study("chest-xray", 821), make_study("chest-xray", 822)]
-    keys = pipeline.send(*studies)
-    pipeline.work()
-    assert all(pipeline.reports(key) for key in keys)
-    found = sorted({m for study in studies for m in study.markers if len(m) >= 6})
+def services(database_url: str, tmp_path: Path) -> Iterator[Services]:
+    SiteKeys.load(None, tmp_path / "home" / "keys" / "site.key", create=True)
+    made = Services(read_settings({}, home=str(tmp_path / "home"), database_url=database_url))
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture
+def markers(services: Services) -> list[str]:
+    """What is planted in two studies that were fetched, whose identity is in the vault and who have a report.
+
+    What the stages between leave behind is searched where they really run: test_whole_stack.
+    """
+    studies = [make_study("chest-xray", seed) for seed in (821, 822)]
+    for planted in studies:
+        files = [to_bytes(dataset) for dataset in planted.datasets]
+        key = services.keys.study_key(str(planted.datasets[0].StudyInstanceUID))
+        study(services, key, 1)
+        fetch_study(key, 1, "digest", files, services.objects)
+        services.vault.store(key, identity_of(parse(files[0], pixels=False)))
+        services.vault.read(key, "user:test", "look at it")
+    found = sorted({m for planted in studies for m in planted.markers if len(m) >= 6})
     assert len(found) > 20
     return found
 
 
 def test_dump_and_store_name_nobody_and_open_with_no_other_key(
-    pipeline: Pipeline, markers: list[str], tmp_path: Path
+    services: Services, markers: list[str], tmp_path: Path
 ) -> None:
-    services = pipeline.services
     text = dump(services.settings.database_url or "")
     assert b"INSERT INTO medai.identities" in text and b"INSERT INTO medai.reports" in text
     files = {p: p.read_bytes() for p in services.settings.objects_path.rglob("*") if p.is_file()}
@@ -68,9 +86,9 @@ def test_dump_and_store_name_nobody_and_open_with_no_other_key(
     thief.engine.dispose()
 
 
-def test_a_dump_without_the_secrets_opens_nothing_even_with_the_key(pipeline: Pipeline, markers: list[str]) -> None:
+def test_a_dump_without_the_secrets_opens_nothing_even_with_the_key(services: Services, markers: list[str]) -> None:
     """The two kinds of backup of docs/operations.md: the data, kept long, and the table of secrets, only the newest."""
-    url = pipeline.services.settings.database_url or ""
+    url = services.settings.database_url or ""
     data = dump(url, "--exclude-table-data=medai.study_secrets")
     secrets = dump(url, "--data-only", "--table=medai.study_secrets")
     assert b"INSERT INTO medai.study_secrets" not in data and b"INSERT INTO medai.identities" in data
