@@ -21,7 +21,7 @@ from medai_pipeline.incoming.inbox import Inbox
 from medai_pipeline.incoming.spool import Spool
 from medai_pipeline.local.paths import Home
 from medai_pipeline.local.ports import free_port
-from medai_pipeline.local.services import Context, dagster_services
+from medai_pipeline.local.services import Context, all_services
 from medai_pipeline.pacs.dicom_pacs import DicomPacs
 from medai_pipeline.pacs.dimse import store
 from medai_pipeline.pacs.node import Node
@@ -350,7 +350,7 @@ def test_nothing_to_receive_is_one_line_that_says_what_to_set(service: Service) 
 def test_the_stack_runs_the_service_only_where_the_settings_ask_for_it(tmp_path: Path) -> None:
     def names(**settings: object) -> list[str]:
         context = Context(read_settings({}, home=str(tmp_path), **settings), Home(tmp_path), {})
-        return [service.name for group in dagster_services(context) for service in group]
+        return [service.name for group in all_services(context) for service in group]
 
     assert "receive" not in names()
     assert "receive" in names(scp_port=11112) and "receive" in names(inbox="in")
