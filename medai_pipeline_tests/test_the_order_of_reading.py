@@ -15,6 +15,8 @@ from medai_pipeline.local.worklist import as_json, as_table, terminal
 from medai_pipeline.reading_list import ListedStudy, reading_list
 from medai_pipeline.records import Priority
 from medai_pipeline.settings import read_settings
+from medai_pipeline.storage.audit import Audit
+from medai_pipeline.storage.deliveries import Deliveries
 from medai_pipeline.storage.repository import Repository
 from medai_pipeline.storage.tables import reviews
 
@@ -60,7 +62,12 @@ class Room:
 
     def services(self, minutes: float) -> Any:
         settings = read_settings({}, **self.settings)
-        return SimpleNamespace(worklist=self.repository, settings=settings, now=lambda: at(minutes))
+        return SimpleNamespace(
+            worklist=self.repository,
+            deliveries=Deliveries(self.engine, Audit(self.engine, b"k" * 32)),
+            settings=settings,
+            now=lambda: at(minutes),
+        )
 
     def list(self, minutes: float) -> list[ListedStudy]:
         return reading_list(self.services(minutes), at(minutes))
