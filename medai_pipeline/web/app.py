@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,15 @@ PUBLIC = frozenset(
         ("MOUNT", "/static"),
     }
 )
+
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+IDEMPOTENCY_KEY: Mapping[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "the same request with the same key is carried out once, and answered alike for a day",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
+}
 
 ROUTERS = (metrics.router, login.router, oidc.router, docs.router, *pages.ROUTERS, *api.ROUTERS)
 
@@ -98,9 +107,17 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         operation = described["paths"].get(path, {}).get(method.lower())
         if operation is not None:
             operation["x-medai-permission"] = permission
+            if method in WRITES and path.startswith(api.PREFIX):
+                _add_idempotency(operation)
             operation["security"] = [] if permission == "public" else [{"token": []}, {"session": []}]
     app.openapi_schema = described
     return described
+
+
+def _add_idempotency(operation: dict[str, Any]) -> None:
+    parameters = operation.setdefault("parameters", [])
+    if all(parameter["name"] != IDEMPOTENCY_KEY["name"] for parameter in parameters):
+        parameters.append(dict(IDEMPOTENCY_KEY))
 
 
 @asynccontextmanager

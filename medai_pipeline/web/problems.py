@@ -64,7 +64,7 @@ def answer(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Response:
-    """The problem as the caller reads it: JSON under /api and for programs, else a page."""
+    """The problem as the caller reads it: JSON under /api/v1 and for programs, else a page."""
     title = HTTPStatus(status).phrase
     request_id = getattr(request.state, "request_id", "")
     if _is_program(request):
@@ -76,7 +76,7 @@ def answer(
 
 
 def _is_program(request: Request) -> bool:
-    return request.url.path.startswith("/api") or "text/html" not in request.headers.get("accept", "text/html")
+    return request.url.path.startswith("/api/v1/") or "text/html" not in request.headers.get("accept", "text/html")
 
 
 async def _ours(request: Request, error: Exception) -> Response:
