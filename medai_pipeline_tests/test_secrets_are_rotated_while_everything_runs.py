@@ -27,6 +27,7 @@ from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.envelope import seal, sealed_under
 from medai_pipeline.storage.keyring import KeyRing, read_ring, write_ring
 from medai_pipeline.storage.keys import SiteKeys, key_id
+from medai_pipeline.storage.secrets import wrapped
 from medai_pipeline.storage.tables import identities, marks, site_keys, study_secrets
 from medai_pipeline_tests.conftest import ROOT
 
@@ -147,11 +148,12 @@ def test_workers_go_on_while_the_rotation_is_killed_with_9_and_run_again(
     opened, rotate, home: Path, database_url: str, tmp_path: Path
 ) -> None:
     services = opened()
-    many = study_keys(3000)
-    for key in many:
-        services.secrets.of(key)
     fill(services, few := study_keys(20))
-    old = services.key_source.newest.id
+    site, many = services.key_source.newest, study_keys(10_000)
+    rows = [{"study_key": k, "wrapped": wrapped(site, k, secrets.token_bytes(32)), "key_id": site.id} for k in many]
+    with services.engine.begin() as connection:
+        connection.execute(sa.insert(study_secrets), rows)
+    old = site.id
     environment = {**os.environ, "MEDAI_HOME": str(home), "DATABASE_URL": database_url}
     program = textwrap.dedent(WORKER)
     workers = [
