@@ -1,7 +1,7 @@
 """Results back to where the images came from: what is due goes out, each destination by itself, until it lies there.
 
 `Desk.deliver` is one try for one study. Killed at any place, the next try ends it: the UIDs are recorded before anything
-is sent, the objects of an edition are the same each time, and sending one twice is safe (docs/adr/0008). A failure is the
+is sent, the objects of an edition are the same each time, and sending one twice is safe (docs/adr/0009). A failure is the
 delivery's alone: the study stays reported.
 """
 

@@ -1,5 +1,5 @@
 """The job of a study: its assets up to the report, checks included, in one process (docs/adr/0001). What returns results
-runs by itself (docs/adr/0008)."""
+runs by itself (docs/adr/0009)."""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""`pacs_results`: what is due of a study's results goes back to where the images came from. A job of its own (docs/adr/0008).
+"""`pacs_results`: what is due of a study's results goes back to where the images came from. A job of its own (docs/adr/0009).
 
 It touches no study's state: a delivery that fails is a failed check of its partition, and is tried again by the sensor.
 """

@@ -13,7 +13,7 @@ from medai_pipeline.services import Services
 
 STUDIES_AT_ONCE = 64
 STUDIES_PER_RUN = 16  # a slow destination keeps a worker no longer than this from new studies
-SECONDS = 3
+SECONDS = 5
 
 
 def pacs_returns(services: Services) -> dg.SensorDefinition:
