@@ -249,13 +249,14 @@ def test_a_full_disk_leaves_the_file_where_it_is(inbox: Inbox) -> None:
 class Service:
     """`python -m medai_pipeline.local.receiving`, as the stack starts it."""
 
-    def __init__(self, orthanc: RunningOrthanc, folder: Path) -> None:
+    def __init__(self, orthanc: RunningOrthanc, database_url: str, folder: Path) -> None:
         self.port, self.inbox, self.home = free_port(), folder / "inbox", folder / "home"
         SiteKeys.load(None, self.home / "keys" / "site.key", create=True)
         self.log = folder / "log"
         self.environment = {
             **os.environ,
             "MEDAI_HOME": str(self.home),
+            "DATABASE_URL": database_url,  # which of the site's secrets seals now
             "ORTHANC_URL": orthanc.url,
             "ORTHANC_USERNAME": orthanc.username,
             "ORTHANC_PASSWORD": orthanc.password,
@@ -291,8 +292,8 @@ class Service:
 
 
 @pytest.fixture
-def service(orthanc: RunningOrthanc, tmp_path: Path) -> Iterator[Service]:
-    service = Service(orthanc, tmp_path)
+def service(orthanc: RunningOrthanc, database_url: str, tmp_path: Path) -> Iterator[Service]:
+    service = Service(orthanc, database_url, tmp_path)
     yield service
     if service.process and service.process.poll() is None:
         service.end(signal.SIGKILL)
