@@ -93,7 +93,8 @@ def _uncertainty_told(services: Services, request: Request, content: Mapping[str
     if asked["samples"] or model is None or not _same_model(services, asked["model_name"], model):
         return None
     results = services.catalogue.results(request.study_key)
-    mine = [row for row in results if row["weights_sha256"] == model["weights_sha256"]]
+    told = (content["revision"], model["weights_sha256"])
+    mine = [row for row in results if (row["revision"], row["weights_sha256"]) == told]
     if not mine:
         return None
     names = ("label", "probability", "uncertainty", "entropy", "information", "disagreement")

@@ -59,6 +59,14 @@ def test_a_token_is_made_listed_and_revoked(medai: Medai, app: FastAPI) -> None:
     assert me() == 401 and "revoked" in medai("tokens")[1]
 
 
+def test_a_token_of_a_user_who_was_disabled_stays_dead(medai: Medai, app: FastAPI) -> None:
+    medai("add", "ann", "--role", "viewer")
+    token = medai("token", "ann", "--label", "night", "--days", "2")[1].strip()
+    medai("disable", "ann")
+    medai("disable", "ann", "--again")
+    assert browser(app).get(f"{API}/me", headers={"Authorization": f"Bearer {token}"}).status_code == 401
+
+
 def test_what_cannot_be_is_said_in_one_line(medai: Medai) -> None:
     medai("add", "ann", "--role", "viewer")
     for arguments, words in (

@@ -15,7 +15,7 @@ from medai_pipeline.phantoms.studies import make_study
 from medai_pipeline.records import StudyState
 from medai_pipeline.web import app as application
 from medai_pipeline.web.roles import PERMISSIONS, Permission, Role
-from medai_pipeline_tests.test_logging_in import audited
+from medai_pipeline_tests.test_logging_in import audited, everything
 from medai_pipeline_tests.web import API, Site
 
 NAMELESS = [role for role in Role if Permission.IDENTITIES_READ not in PERMISSIONS[role]]
@@ -110,6 +110,17 @@ def test_originals_leave_the_pacs_for_who_may_and_are_written_down(site: Site, r
     assert reader.get(f"{API}/orthanc/studies/00000000-00000000-00000000-00000000-00000000").status_code == 404
     for role in NAMELESS:
         assert site.caller(role).get(f"{API}/orthanc/studies/{key}/download").status_code == 403
+
+
+def test_what_a_search_finds_is_not_kept_for_a_second_asking(site: Site, reader: TestClient) -> None:
+    """An idempotency key keeps an answer: one that names patients would lie in the database in clear, and be told unaudited."""
+    film, headers = site.film.datasets[0], {"Idempotency-Key": "search-1"}
+    before = [action for _, action, _ in audited(site.services)].count("pacs.searched")
+    for _ in range(2):
+        body = {"patient_id": str(film.PatientID)}
+        assert reader.post(f"{API}/orthanc/studies/search", json=body, headers=headers).json()["total"] == 1
+    assert [action for _, action, _ in audited(site.services)].count("pacs.searched") == before + 2
+    assert str(film.PatientName) not in everything(site.services)
 
 
 def test_nothing_that_names_anybody_comes_into_the_logs_or_the_chain(

@@ -167,6 +167,9 @@ class Users:
         with self._engine.begin() as connection:
             _required(connection, name)
             connection.execute(sa.update(users).where(users.c.name == name).values(**values, updated_at=now))
+            if values.get("disabled"):  # for good: whoever is let in again makes new ones
+                held = (api_tokens.c.name == name) & api_tokens.c.revoked_at.is_(None)
+                connection.execute(sa.update(api_tokens).where(held).values(revoked_at=now))
             if "roles" not in values:  # another password, or none any more: who is logged in must log in again
                 connection.execute(sa.delete(sessions).where(sessions.c.name == name, sessions.c.roles.is_(None)))
             self._audit.append_in(connection, actor, action, name, detail)

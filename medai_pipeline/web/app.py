@@ -48,6 +48,7 @@ IDEMPOTENCY_KEY: Mapping[str, Any] = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
 }
 
+READS_BY_BODY = frozenset({f"{api.PREFIX}/orthanc/studies/search"})  # its answer is not kept under a key
 ROUTERS = (metrics.router, login.router, oidc.router, docs.router, *pages.ROUTERS, *api.ROUTERS)
 
 
@@ -107,7 +108,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         operation = described["paths"].get(path, {}).get(method.lower())
         if operation is not None:
             operation["x-medai-permission"] = permission
-            if method in WRITES and path.startswith(api.PREFIX):
+            if method in WRITES and path.startswith(api.PREFIX) and path not in READS_BY_BODY:
                 _add_idempotency(operation)
             operation["security"] = [] if permission == "public" else [{"token": []}, {"session": []}]
     app.openapi_schema = described

@@ -29,6 +29,7 @@ STATUS: tuple[tuple[type[MedaiError], int], ...] = (
     (errors.NotAllowed, 403),
     (errors.NotFound, 404),
     (errors.Conflict, 409),
+    (errors.StudyForgotten, 409),
     (errors.ChangedMeanwhile, 412),
     (errors.TooLarge, 413),
     (errors.Unprocessable, 422),

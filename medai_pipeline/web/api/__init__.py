@@ -11,6 +11,7 @@ _VERSIONED = (
     inference.router,
     studies.router,
     fhir.router,
+    orthanc.searching,
     orthanc.router,
     annotations.router,
     registry.router,

@@ -39,11 +39,15 @@ def ready(request: Request) -> Response:
 def _checked(request: Request) -> dict[str, bool]:
     """Looked at anew every few seconds at most: anybody may ask, and asking costs the PACS something."""
     state, now = request.app.state, time.monotonic()
-    with _LOOKING:
-        at, found = getattr(state, "readiness", (-math.inf, {}))
+    at, found = getattr(state, "readiness", (-math.inf, {}))
+    if not _LOOKING.acquire(blocking=False):  # who looks may wait for a PACS that hangs: nobody waits with them
+        return found or dict.fromkeys(CHECKS, False)
+    try:
         if now - at > FRESH_S:
             found = {name: _holds(check, state.services) for name, check in CHECKS.items()}
             state.readiness = (time.monotonic(), found)
+    finally:
+        _LOOKING.release()
     return found
 
 

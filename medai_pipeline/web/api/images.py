@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Request
@@ -10,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from medai_pipeline.dicom.read import parse
-from medai_pipeline.errors import Conflict, DicomError, NotFound, Unprocessable
+from medai_pipeline.errors import Conflict, DicomError, NotFound, StudyForgotten, Unprocessable
 from medai_pipeline.pacs.records import UploadResult
 from medai_pipeline.services import Services
 from medai_pipeline.storage.spool import Spool
@@ -98,13 +99,23 @@ def _take(services: Services, principal: Principal, parts: Any, limit: int) -> J
             if "image_id" in taken[-1]:
                 images[taken[-1]["image_id"]] = taken[-1]["study_key"]
     finally:
-        services.requests.uploaded(images, principal.actor, services.now())
+        _note(services, principal, images)
     if not images:
         reasons = sorted({item["reason"] for item in taken}) or ["it holds no file"]
         raise Unprocessable(f"nothing of the upload could be taken: {'; '.join(reasons)}")
     studies = sorted(set(images.values()))
     body = {"images": taken, "studies": studies, "complete": len(images) > 0 and all("image_id" in i for i in taken)}
     return JSONResponse(jsonable_encoder(body), 201)
+
+
+def _note(services: Services, principal: Principal, images: Mapping[str, str]) -> None:
+    """Study by study: that one is forgotten must not lose what is to be said of the others."""
+    for key in sorted(set(images.values())):
+        try:
+            mine = {uid: study for uid, study in images.items() if study == key}
+            services.requests.uploaded(mine, principal.actor, services.now())
+        except StudyForgotten:
+            services.audit.append(principal.actor, "images.uploaded", key, {"forgotten": True})
 
 
 def _store(services: Services, file: File) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from medai_pipeline.web.access import Permission, Principal, needs
 from medai_pipeline.web.api.common import PROBLEMS, Has, Idempotent, study_named
 
 router = APIRouter(prefix="/orthanc", tags=["orthanc"], responses=PROBLEMS, route_class=Idempotent)
+# What a search answers names patients: it is never kept for a second asking, and each asking is recorded.
+searching = APIRouter(prefix="/orthanc", tags=["orthanc"], responses=PROBLEMS)
 Original = Annotated[Principal, Depends(needs(Permission.ORIGINALS_READ))]
 OrthancStudy = Annotated[str, Path(max_length=128, description="study key, or the Orthanc id that a search tells")]
 
@@ -84,7 +86,7 @@ def search(services: Has, principal: Original, wanted: Annotated[Search, Query()
     return _search(services, principal, wanted)
 
 
-@router.post("/studies/search")
+@searching.post("/studies/search")
 def search_by_body(services: Has, principal: Original, wanted: Search) -> Any:
     """As `GET`, with the attributes in the body, where no log keeps them."""
     return _search(services, principal, wanted)

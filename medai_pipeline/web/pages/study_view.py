@@ -179,6 +179,7 @@ def _compared(row: Mapping[str, Any], now: Mapping[str, float]) -> dict[str, Any
         "label": row["label"],
         "probability": row["probability"],
         "present": row["probability"] >= row["threshold"],
+        "in_report": other is not None,
         "difference": None if difference is None or abs(difference) < _CHANGED else round(difference, 3),
     }
 
@@ -191,6 +192,7 @@ def for_viewer(view: StudyView, may_annotate: bool) -> dict[str, Any]:
         "revision": view.revision,
         "reportId": str(view.report.id) if view.report else "",
         "lastDecision": str(view.decision.id) if view.decision else NONE,
+        "lastPriority": str(view.override.id) if view.override else NONE,
         "part": named_in(content["body_part"]) if content and content["body_part"] else "",
         "series": view.series,
         "heatmaps": [_heatmap(number, row) for number, row in enumerate(content["quality"]["heatmaps"])]

@@ -193,19 +193,21 @@ def _listed(study: ListedStudy, trouble: dict[str, list[DeliveryTrouble]]) -> Ro
 _WORDS = {
     StudyState.RECEIVING: "images arrive", StudyState.READY: "waits for a run", StudyState.QUEUED: "queued",
     StudyState.RUNNING: "at work", StudyState.FAILED: "failed", StudyState.VANISHED: "gone from the PACS",
+    StudyState.FORGOTTEN: "forgotten",
 }  # fmt: skip
 
 
 def _progress(row: ProgressRow, reported: bool) -> Row:
-    failed = row.state is StudyState.FAILED
+    failed, forgotten = row.state is StudyState.FAILED, row.state is StudyState.FORGOTTEN
+    earlier = [("", "an earlier report stands")] * reported
     stage = f" at {row.stage}" if row.stage else ""
     again = f", attempt {row.attempts}" if row.attempts > 1 else ""
     return Row(
         study_key=row.study_key,
-        kind="failed" if failed else "pipeline",
+        kind="failed" if failed else "read" if forgotten else "pipeline",
         since=row.since,
         reasons=(row.reason,) if row.reason else (),
-        marks=(("", f"{row.instance_count} images"), *([("", "an earlier report stands")] * reported)),
+        marks=() if forgotten else (("", f"{row.instance_count} images"), *earlier),
         state=f"{_WORDS[row.state]}{stage}{again}",
         retry=failed,
     )

@@ -13,7 +13,8 @@ async function write(address, method, body, version) {
 
 // `seen`: the last decision that the page knows of; 0 for none
 export const review = (reportId, body, seen) => write(`${V1}/inference/${reportId}/review`, 'POST', body, seen);
-export const prioritize = (studyKey, body) => write(`${V1}/studies/${studyKey}/priority`, 'PUT', body);
+// `seen`: the last priority that a person gave and the page knows of; 0 for none
+export const prioritize = (studyKey, body, seen) => write(`${V1}/studies/${studyKey}/priority`, 'PUT', body, seen);
 export const retry = (studyKey) => write(`${V1}/studies/${studyKey}/retry`, 'POST');
 export const identity = (studyKey) => write(`/studies/${studyKey}/identity`, 'POST');
 export const ohif = (studyKey) => write(`/studies/${studyKey}/ohif`, 'POST');
@@ -25,10 +26,11 @@ const MOST = 500;
 const shape = ({ id, image_id: image, frame, author, kind, label, geometry, version }) => (
   { id, image, frame, author: author.replace(/^user:/, ''), kind, label, geometry, version });
 
-export async function annotations(studyKey, revision) {
+// Of all revisions: an image keeps its name, and what was drawn on it.
+export async function annotations(studyKey) {
   const answer = await ask(`${V1}/annotations?study=${studyKey}&limit=${MOST}`);
   const { items } = await answer.json();
-  return items.filter((one) => one.revision === revision && SHOWN.has(one.kind)).map(shape);
+  return items.filter((one) => SHOWN.has(one.kind)).map(shape);
 }
 
 const bare = ({ box, points }) => (box ? { box } : { points });

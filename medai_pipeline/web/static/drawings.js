@@ -45,7 +45,7 @@ export class Drawings {
 
   async #load() {
     try {
-      this.all = await api.annotations(this.data.studyKey, this.data.revision);
+      this.all = await api.annotations(this.data.studyKey);
       this.#list();
     } catch (error) {
       this.trouble(error);

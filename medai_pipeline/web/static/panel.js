@@ -85,7 +85,8 @@ export class Panel {
 
   async #prioritize(form) {
     const { priority, reason } = form.elements;
-    await api.prioritize(this.data.studyKey, { priority: priority.value, reason: reason.value.trim() });
+    const said = { priority: priority.value, reason: reason.value.trim() };
+    this.data.lastPriority = String((await api.prioritize(this.data.studyKey, said, this.data.lastPriority)).said.id);
     const pill = $('#priority');
     pill.className = `priority ${priority.value}`;
     pill.textContent = priority.value;

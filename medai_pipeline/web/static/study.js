@@ -26,7 +26,7 @@ const viewer = new Viewer(canvas, {
   boxes: (image) => data.boxes.filter((box) => box.image === image.uid && box.frame === image.frame).map((box) => ({ kind: 'box', geometry: { box: box.box }, label: box.label })),
   annotations: (image) => drawings.on(image),
 });
-const tools = new Tools(viewer, { scroll: (steps) => scroll(steps), report: (what, shape) => drawings.report(what, shape, current(), viewer), mayChange: data.mayAnnotate });
+const tools = new Tools(viewer, { scroll: (steps) => scroll(steps), report: (what, shape) => drawings.report(what, shape, viewer.image, viewer), mayChange: data.mayAnnotate });
 
 const current = () => series[at.series]?.frames[at.index];
 
@@ -36,6 +36,7 @@ async function show(where) {
   if (!one) return;
   at = { series: where.series, index: Math.min(one.frames.length - 1, Math.max(0, where.index)) };
   const image = current();
+  if (image !== viewer.image) tools.cancel(); // what is half drawn belongs to the image it was begun on
   controls(one, image);
   canvas.dataset.state = 'loading';
   const good = await viewer.show(image, one.uid);
@@ -86,10 +87,11 @@ function ticks(one) {
 
 async function layHeat() {
   const image = current();
-  if (!shownHeat?.drawn || shownHeat.image !== image?.uid || shownHeat.frame !== image.frame) return;
+  const wanted = shownHeat;
+  if (!wanted?.drawn || wanted.image !== image?.uid || wanted.frame !== image.frame) return;
   try {
-    const laid = await heat(`/studies/${data.studyKey}/reports/${data.reportId}/heat/${shownHeat.number}`);
-    if (image !== current()) return;
+    const laid = await heat(`/studies/${data.studyKey}/reports/${data.reportId}/heat/${wanted.number}`);
+    if (image !== current() || wanted !== shownHeat) return;
     viewer.heat = laid;
     viewer.redraw();
   } catch (error) {

@@ -37,7 +37,7 @@ export class Viewer extends EventTarget {
 
   // Shows an image when its values are here; a later call wins. The window of a series stays from slice to slice.
   async show(image, series) {
-    this.image = image;
+    this.wanted = image; // what is seen, and drawn on, stays the image before until this one is here
     this.heat = null;
     let frame = null;
     let problem = null;
@@ -46,10 +46,11 @@ export class Viewer extends EventTarget {
     } catch (error) {
       problem = error;
     }
-    if (this.image !== image) return false;
+    if (this.wanted !== image) return false;
     const same = this.frame?.rows === frame?.rows && this.frame?.columns === frame?.columns;
-    Object.assign(this, { frame, problem });
-    if (frame && (series !== this.#series || !this.window)) this.#begin(series);
+    Object.assign(this, { image, frame, problem });
+    const lost = this.window?.table && !frame?.lut; // the window was the table of an image that has one
+    if (frame && (series !== this.#series || !this.window || lost)) this.#begin(series);
     else if (frame && !same) this.#fit();
     this.#paint();
     return !problem;

@@ -172,7 +172,7 @@ document.querySelector('#person')?.addEventListener('submit', async (event) => {
   try {
     const answer = await ask('/worklist/person', { method: 'POST', body: { person: field.value } });
     const { studies } = await answer.json();
-    found.replaceChildren(...(studies.length ? studies.map(link) : ['No study of this person is here.']));
+    found.replaceChildren(...(studies.length ? studies.map(link) : ['No study of this person is in this list. For older ones give the whole Patient ID.']));
   } catch (error) {
     found.replaceChildren(error.message);
   }
