@@ -106,8 +106,10 @@ def _sweep(watch: Watch, now: datetime) -> tuple[int, int]:
 
 def _confirm_gone(watch: Watch, key: str, now: datetime) -> bool:
     """A sweep pages by offset and can miss a study that is there: only the study's own answer proves that it is gone."""
-    if watch.pacs.find_studies(watch.vault.read(key, ACTOR, "is the study still there").study_instance_uid):
-        return False
+    if watch.vault.known([key]):
+        uid = watch.vault.read(key, ACTOR, "is the study still there").study_instance_uid
+        if watch.pacs.find_studies(uid):
+            return False
     watch.lifecycle.vanish(key, now)
     return True
 
@@ -162,6 +164,9 @@ def _settle(watch: Watch, now: datetime) -> tuple[list[tuple[str, int]], int]:
     revisions = []
     gone = 0
     for arrival in watch.lifecycle.settling(now, watch.quiet.total_seconds())[:SETTLED_AT_ONCE]:
+        if not watch.vault.known([arrival.study_key]):  # killed between seeing it and keeping whose it is
+            watch.lifecycle.touch(arrival.study_key, "", arrival.instance_count, now)  # the next sweep sees it anew
+            continue
         uid = watch.vault.read(arrival.study_key, ACTOR, "is the study complete").study_instance_uid
         try:
             found = watch.pacs.find_studies(uid)

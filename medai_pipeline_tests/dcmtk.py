@@ -88,7 +88,11 @@ def served(command: list[str], log, **more: Mapping[str, str]) -> Iterator[subpr
         yield process
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:  # a signal that was blocked when it was started never reaches it
+            process.kill()
+            process.wait(timeout=20)
 
 
 def answering(node: Node, process: subprocess.Popen[bytes], within_s: float = 20) -> None:

@@ -237,7 +237,7 @@ def test_orthanc_by_tls_is_asked_and_fetched_from(theirs: TlsFiles, ours: TlsFil
 def test_files_that_cannot_serve_are_named_before_anything_is_opened(
     ours: TlsFiles, theirs: TlsFiles, tmp_path: Path
 ) -> None:
-    with pytest.raises(SettingsError, match="MEDAI_TLS_CERTIFICATE"):
+    with pytest.raises(SettingsError, match="MEDAI_DICOM_TLS_CERTIFICATE"):
         TlsFiles().server()
     with pytest.raises(SettingsError, match=r"gone\.pem"):
         TlsFiles(authorities=tmp_path / "gone.pem").client()

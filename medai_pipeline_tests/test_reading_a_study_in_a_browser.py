@@ -283,7 +283,7 @@ def test_somebody_elses_change_is_not_overwritten(page: Page, reading_room: Read
     )
     page.locator("#drawn li input").fill("mine")
     page.keyboard.press("Enter")
-    expect(page.locator("#panel-trouble")).to_contain_text("somebody has changed this annotation")
+    expect(page.locator("#panel-trouble")).to_contain_text("Somebody has changed this annotation")
     expect(page.locator("#drawn li input")).to_have_value("somebody else's")
     (row,) = [r for r in rows_of(room, annotations, study_key=key) if not r.deleted]
     assert row.label == "somebody else's"

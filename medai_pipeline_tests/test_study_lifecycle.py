@@ -429,5 +429,6 @@ def test_every_study_counts_in_exactly_one_state(repository: Repository) -> None
     counts = repository.counts_by_state()
     assert {s.value: n for s, n in counts.items()} == {
         "receiving": 1, "ready": 1, "queued": 1, "running": 1, "reported": 1, "failed": 0, "vanished": 1,
+            "forgotten": 0,
     }  # fmt: skip
     assert len(repository.in_progress()) + len(repository.worklist()) == 6

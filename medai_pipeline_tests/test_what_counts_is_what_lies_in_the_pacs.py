@@ -141,6 +141,32 @@ def test_what_an_edited_review_says_is_what_is_sent(counter: Counter, there: Res
     assert all(errors(one, tmp_path) == [] for one in found)
 
 
+def test_an_edit_that_says_only_what_was_changed_is_sent_as_the_whole_report(counter: Counter, there: Results) -> None:
+    """As the study page and the API say it: which findings are present."""
+    report, desk = counter.report(), counter.desk("orthanc", "after-review")
+    whole = edited(counter.sample)
+    findings = [{"label": row["label"], "present": row["present"]} for row in whole["findings"]]
+    counter.review(report, "edited", {"findings": findings})
+    (row,) = counter.go(desk)
+    assert row.state == "sent", row.reason
+    (document,) = reports_in(there())
+    gone, new = whole["findings"][0]["label"], whole["findings"][-1]["label"]
+    changes = ", ".join(sorted((f"{gone} absent", f"{new} present")))
+    assert f"Said by this person, not by the model: {changes}." in words_of(document)
+
+
+def test_a_result_rejected_before_it_was_sent_and_accepted_then_is_sent(counter: Counter, there: Results) -> None:
+    report, desk = counter.report(), counter.desk("orthanc")
+    desk.want()
+    counter.review(report, "rejected")
+    counter.go(desk)
+    assert not there()
+    counter.now += desk.policy.pause(1)
+    counter.review(report, "accepted")
+    (row,) = counter.go(desk)
+    assert row.state == "sent" and there()
+
+
 def errors(dataset: Dataset, folder: Path) -> list[str]:
     if not shutil.which("dciodvfy"):
         missing("dciodvfy (Debian: dicom3tools)")

@@ -203,7 +203,7 @@ def test_the_listing_is_narrowed_paged_and_stable(site: Site, reader: TestClient
 
     film, volume = site.key(site.film), site.key(site.volume)
     assert {film} <= keys(finding="Pneumothorax", modality="dx") and volume not in keys(modality="DX")
-    assert keys(state="reported") >= {film, volume} and keys(state="vanished") == set()
+    assert keys(state="reported") >= {film, volume} and not keys(state="vanished") & {film, volume}
     assert keys(since="2999-01-01T00:00:00Z") == set() and {film, volume} <= keys(until="2999-01-01T00:00:00Z")
     assert keys(reviewed=True) | keys(reviewed=False) >= {film, volume}
     assert keys(finding="'; DROP TABLE medai.studies; --") == set()

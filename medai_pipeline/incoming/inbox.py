@@ -76,6 +76,9 @@ class Inbox:
         return Looked(**counts)
 
     def _take(self, path: Path, seen: _Seen, quiet_s: float) -> str:
+        if seen[1] > MAX_FILE_BYTES:
+            self._say(f"a file in the inbox has more than {MAX_FILE_BYTES >> 30} GiB and is not taken: remove it")
+            return "left"
         try:
             data = _read(path, seen)
         except OSError as error:

@@ -60,7 +60,7 @@ def pacs_results(
             services.deliveries.retry(BY_HAND, services.now(), [key])
 
         def made(edition: Edition, identity: Identity, key: str = key) -> Sequence[Any]:
-            report, study, tensors = triage_reports[key], anonymized_instances[key], normalized_tensors[key]
+            report, study, tensors = triage_reports[key], anonymized_instances[key], normalized_tensors.get(key)
             prediction, maps, objects = predictions[key], gradcam_maps[key], services.objects
             return stages.results_of(report, study, tensors, prediction, maps, objects, identity, edition)
 

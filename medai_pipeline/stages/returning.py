@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ FIRST = Edition()
 def evidence_of(
     report: Report,
     study: DeidentifiedStudy,
-    tensors: StudyTensors,
+    tensors: StudyTensors | None,
     prediction: StudyPrediction,
     heatmaps: StudyHeatmaps,
     objects: Objects,
@@ -73,14 +73,15 @@ def evidence_of(
 
     content = edition.content or report.content
     present = {row["label"] for row in content["findings"] if row["present"]}
+    maps = enumerate(heatmaps.heatmaps if tensors else ())  # without the tensors, which go by age, no place is known
     shown = [
-        found for found in enumerate(heatmaps.heatmaps) if not found[1].withheld and found[1].label in present
+        found for found in maps if not found[1].withheld and found[1].label in present
     ]  # a place for what a person says is not there would contradict it
     by_uid = {instance.sop_instance_uid: instance for instance in study.instances}
     needed = dict.fromkeys(heatmap.item.sop_instance_uid for _, heatmap in shown)
     return Evidence(
         content=content,
-        drawn=tuple(_drawn(number, heatmap, tensors, heatmaps) for number, heatmap in shown),
+        drawn=tuple(_drawn(number, heatmap, tensors, heatmaps) for number, heatmap in shown if tensors),
         instances=study.instances,
         headers={uid: parse(objects.get(by_uid[uid].object_key), pixels=False) for uid in needed},
         concepts=_concepts([*prediction.labels, *(row["label"] for row in content["findings"])]),
@@ -96,7 +97,7 @@ def evidence_of(
 def results_of(
     report: Report,
     study: DeidentifiedStudy,
-    tensors: StudyTensors,
+    tensors: StudyTensors | None,
     prediction: StudyPrediction,
     heatmaps: StudyHeatmaps,
     objects: Objects,
@@ -111,6 +112,7 @@ def results_of(
     from medai_pipeline.results.dicom import withdrawal
     from medai_pipeline.results.evidence import Reference
 
+    edition = replace(edition, content=_whole(report.content, edition.content))
     _require_fitting(report, study, prediction, edition)
     previous = [
         Reference(*(one[name] for name in _REFERENCE)) for one in edition.previous if one["kind"] != "superseded"
@@ -126,11 +128,30 @@ _REFERENCE = ("sop_class_uid", "sop_instance_uid", "series_instance_uid")
 _ROW = frozenset({"label", "present", "probability", "uncertainty", "threshold", "images"})
 
 
+def _whole(said: Mapping[str, Any], now: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """report.json as a review left it. The worklist and the API say what was changed alone: which findings are present.
+
+    Anything else is given back as it is, and judged by `_require_fitting`.
+    """
+    if not now or set(now) != {"findings"} or not isinstance(now["findings"], list):
+        return now
+    given = {row.get("label"): row.get("present") for row in now["findings"] if isinstance(row, Mapping)}
+    known = {row["label"] for row in said["findings"]}
+    if not set(given) <= known or not all(isinstance(present, bool) for present in given.values()):
+        return now
+    rows = [
+        {**row, "present": given[row["label"]], "regions": []}
+        if given.get(row["label"], row["present"]) != row["present"]
+        else row
+        for row in said["findings"]
+    ]
+    return {**said, "findings": rows}
+
+
 def _require_fitting(report: Report, study: DeidentifiedStudy, prediction: StudyPrediction, edition: Edition) -> None:
     made_by = next(iter(report.content["models"]), {"weights_sha256": ""})["weights_sha256"]
-    if (report.study_key, report.revision) != (prediction.study_key, edition.revision) or (
-        made_by != prediction.model.weights_sha256
-    ):
+    revisions = {report.revision, study.revision, prediction.revision, edition.revision}
+    if report.study_key != prediction.study_key or len(revisions) > 1 or (made_by != prediction.model.weights_sha256):
         raise ModelChanged("what the report was made of is being computed again; the new report is returned instead")
     if edition.decision == "edited" and edition.content is None:
         raise StudyError("the review says that it edited the report, and holds no report: review it again")

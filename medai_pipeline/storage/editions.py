@@ -21,7 +21,7 @@ from medai_pipeline.storage.tables import SCHEMA, deliveries
 AT_ONCE, AFTER_REVIEW = "at-once", "after-review"
 AT_ONCE_MOST = 200
 DROPPED = "something newer took its place before it was delivered"
-_LOCK = 0x6D656461_69000004
+_LOCK = 0x6D656461_69000005
 
 # The report that counts of each study on which nobody works, its last review, and the last edition of the study's results;
 # without those where nothing can be missing: most studies, of which nothing more is looked at.
@@ -29,7 +29,7 @@ _STANDING = sa.text(f"""
 SELECT s.study_key, s.report_id, jsonb_array_length(r.content -> 'models') > 0 AS speaks,
     v.id AS review_id, coalesce(v.decision, '') AS decision,
     coalesce(e.edition, 0) AS edition, e.report_id AS sent_report, e.review_id AS sent_review, e.withdrawal,
-    coalesce(e.decision, '') AS sent_decision, coalesce(e.destinations, ARRAY[]::text[]) AS destinations,
+    coalesce(e.decision, '') AS sent_decision, coalesce(e.dropped, false) AS dropped, coalesce(e.destinations, ARRAY[]::text[]) AS destinations,
     EXISTS (SELECT FROM {SCHEMA}.deliveries AS b JOIN {SCHEMA}.reports AS c ON c.id = b.report_id
         WHERE c.study_key = s.study_key AND cardinality(b.sop_instance_uids) > 0) AS attempted
 FROM {SCHEMA}.studies AS s
@@ -39,7 +39,8 @@ LEFT JOIN LATERAL (
     WHERE w.report_id = s.report_id ORDER BY w.created_at DESC LIMIT 1
 ) AS v ON true
 LEFT JOIN LATERAL (
-    SELECT d.edition, d.report_id, d.review_id, d.withdrawal, x.decision, array_agg(d.destination) AS destinations
+    SELECT d.edition, d.report_id, d.review_id, d.withdrawal, x.decision, array_agg(d.destination) AS destinations,
+        bool_and(d.state = 'dropped') AS dropped
     FROM {SCHEMA}.deliveries AS d
     JOIN {SCHEMA}.reports AS q ON q.id = d.report_id
     LEFT JOIN {SCHEMA}.reviews AS x ON x.id = d.review_id
@@ -48,7 +49,12 @@ LEFT JOIN LATERAL (
 ) AS e ON true
 WHERE s.report_id IS NOT NULL AND s.state = 'reported'
     AND NOT EXISTS (SELECT FROM {SCHEMA}.studies AS n
-        WHERE n.study_key = s.study_key AND n.revision > s.revision AND n.report_id IS NOT NULL)
+        WHERE n.study_key = s.study_key AND n.revision > s.revision)
+    AND NOT EXISTS (SELECT FROM {SCHEMA}.arrivals AS a
+        WHERE a.study_key = s.study_key AND NOT a.settled AND NOT a.vanished)
+    AND s.study_key IN (SELECT z.study_key FROM {SCHEMA}.studies AS z WHERE z.finished_at >= :since
+        UNION SELECT y.study_key FROM {SCHEMA}.reviews AS w JOIN {SCHEMA}.reports AS y ON y.id = w.report_id
+        WHERE w.created_at >= :since)
     AND (s.finished_at >= :since OR v.created_at >= :since)
     AND (CAST(:keys AS text[]) IS NULL OR s.study_key = ANY(CAST(:keys AS text[])))
     AND NOT coalesce(e.report_id = s.report_id AND NOT e.withdrawal AND v.id IS NOT DISTINCT FROM e.review_id
@@ -96,6 +102,18 @@ class Editions:
             due = (row.study_key for row in rows if _enter(connection, row, when, destinations, now))
             return list(islice(due, AT_ONCE_MOST))  # a look stays short; the rest is found at the next
 
+    def being_renewed(self, study_key: str) -> bool:
+        """Whether other images of the study have come than those that its last report is about: then it may be another's."""
+        query = sa.text(f"""
+            SELECT EXISTS (SELECT FROM {SCHEMA}.arrivals AS a
+                WHERE a.study_key = :key AND NOT a.settled AND NOT a.vanished)
+            OR (SELECT max(s.revision) FROM {SCHEMA}.studies AS s WHERE s.study_key = :key)
+                > (SELECT max(s.revision) FROM {SCHEMA}.studies AS s
+                    WHERE s.study_key = :key AND s.report_id IS NOT NULL)
+        """)
+        with self._engine.connect() as connection:
+            return bool(connection.scalar(query, {"key": study_key}))
+
 
 def wanted(row: Any, when: str) -> Wanted | None:
     """What should be sent for a study as it stands; None when nothing is missing or nothing may be sent.
@@ -103,7 +121,7 @@ def wanted(row: Any, when: str) -> Wanted | None:
     A rejected result is never sent, and taken back where it was. An accepted one that was sent at once is not sent
     again. What a later review says takes the place of what an earlier one said.
     """
-    same_report = row.sent_report == row.report_id and not row.withdrawal
+    same_report = row.sent_report == row.report_id and not row.withdrawal and not row.dropped
     if row.decision == "rejected":
         return Wanted(row.report_id, row.review_id, True) if row.attempted and not row.withdrawal else None
     if not row.speaks:
@@ -124,6 +142,8 @@ def _enter(connection: Connection, row: Row[Any], when: str, destinations: Seque
     if row.decision == "rejected":
         _drop(connection, row.study_key, now)  # what was to be sent and never was
         return False
+    if when == AFTER_REVIEW and not row.decision:
+        return False  # it went elsewhere at once, when the site still wanted that
     missing = [name for name in destinations if name not in row.destinations]
     if not missing or not row.edition or row.withdrawal or row.sent_report != row.report_id:
         return False

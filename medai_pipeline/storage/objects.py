@@ -119,7 +119,9 @@ class ObjectStore:
 
     def _places(self, study_key: str, kinds: Collection[str]) -> list[Path]:
         """Where a study's objects lie: KIND/KEY or KIND/ASSET/KEY, a file or a folder."""
-        found = [path for kind in kinds or ("*", "*/*") for path in self._root.glob(f"{kind}/{study_key}")]
+        found = [
+            path for kind in kinds or ("*", "assets/*", "kept/*") for path in self._root.glob(f"{kind}/{study_key}")
+        ]
         return [path for path in found if not path.is_symlink()]
 
     def exists(self, name: str) -> bool:
