@@ -87,8 +87,8 @@ def as_table(services: Services) -> Table:
     delivered = by_study(services, [study.row.study_key for study in studies])
     returned = ("returned",) if delivered else ()
     for column in ("priority", "study", "rev", "modality", "why", "model", "review", "waited", "reads by", *returned):
-        wide = column == "why"
-        table.add_column(column, no_wrap=column not in ("why", "model", "returned"), min_width=40 if wide else None)
+        least = {"why": 40, "returned": 14}.get(column)
+        table.add_column(column, no_wrap=column not in ("why", "model", "returned"), min_width=least)
     for study in studies:
         row = study.row
         table.add_row(
