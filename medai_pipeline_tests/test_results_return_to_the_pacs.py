@@ -213,7 +213,9 @@ def test_the_commands_show_what_went_where_and_lead_from_the_object_to_its_makin
     assert (told["destination"], told["state"], told["edition"]) == ("orthanc", "sent", 1)
     assert json.loads(medai("deliveries", "--json"))[key] == [told]
     assert json.loads(medai("deliveries", "--problems", "--json")) == {}
-    assert "sent" in medai("deliveries") and "sent" in medai("worklist")
+    assert "sent" in medai("deliveries")
+    table = medai("worklist")
+    assert "sent" in table, table
 
 
 def test_our_results_among_files_are_left_out_of_an_analysis(returning: Pipeline, tmp_path) -> None:

@@ -72,6 +72,8 @@ def test_filters_narrow_the_list_and_stand_in_the_address(page: Page, reading_ro
     assert keys_shown(page) == [reading_room.keys["consolidation"]]
     page.select_option("#by-modality", "")
     page.select_option("#by-show", "failed")
+    expect(page.locator(f"#s-{reading_room.keys['failed']}")).to_be_visible()
+    expect(page.locator(f"#s-{reading_room.keys['consolidation']}")).to_have_count(0)
     expect(page.locator("#rows tr")).to_have_count(1)
     assert keys_shown(page) == [reading_room.keys["failed"]]
 

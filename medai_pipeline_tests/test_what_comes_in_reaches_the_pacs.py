@@ -159,7 +159,8 @@ def test_an_entry_that_cannot_be_opened_holds_up_nobody(spool: Spool, pacs: Orth
     bad, good = made_study(2)
     spool.keep(file_bytes(bad))
     (damaged,) = (tmp_path / "objects" / "incoming" / "waiting").iterdir()
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     spool.keep(file_bytes(good))
     forwarder = Forwarder(spool, pacs)
     assert [forwarder.forward(), forwarder.forward()] == [1, 0]

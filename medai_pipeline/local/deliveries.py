@@ -52,8 +52,9 @@ def in_words(rows: Sequence[Delivery]) -> Text:
     """A cell of the worklist: the states, and of what is in trouble why."""
     text = Text()
     for number, row in enumerate(rows):
+        where = f"{row.destination}: " if len(rows) > 1 else ""
         text.append("\n" if number else "").append(
-            f"{row.destination}: {_state(row)}", style=_STYLES.get(row.state, "") if row.troubled else ""
+            f"{where}{_state(row)}", style=_STYLES.get(row.state, "") if row.troubled else ""
         )
         if row.troubled:
             text.append(f"\n{row.reason}")

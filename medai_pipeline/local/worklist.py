@@ -77,7 +77,7 @@ def _study(study: ListedStudy, delivered: Sequence[Delivery]) -> dict[str, Any]:
 
 def terminal() -> Console:
     """Standard output, wide enough for a study key and its reasons also where it is no terminal."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=170)
 
 
 def as_table(services: Services) -> Table:
@@ -87,7 +87,7 @@ def as_table(services: Services) -> Table:
     delivered = by_study(services, [study.row.study_key for study in studies])
     returned = ("returned",) if delivered else ()
     for column in ("priority", "study", "rev", "modality", "why", "model", "review", "waited", "reads by", *returned):
-        least = {"why": 40, "returned": 14}.get(column)
+        least = {"why": 40, "returned": 8}.get(column)
         table.add_column(column, no_wrap=column not in ("why", "model", "returned"), min_width=least)
     for study in studies:
         row = study.row
