@@ -16,6 +16,8 @@ HERSHEY = ("simplex", "plain", "duplex", "complex", "triplex", "complex small")
 _UNSUITED = (
     "symbol",
     "dingbat",
+    "icon",
+    "awesome",
     "z003",
     "d050000l",
     "math",
