@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
 from medai_pipeline.pacs.orthanc import Orthanc
+from medai_pipeline.storage.arrivals import Arrivals
+from medai_pipeline.storage.tables import arrivals as arrivals_table
+from medai_pipeline.storage.tables import studies
 from medai_pipeline_tests.conftest import missing
 from medai_pipeline_tests.result_samples import Sample
 from medai_pipeline_tests.returning_desk import KEY, Counter, again, results_in, storescp
@@ -165,6 +169,36 @@ def test_a_result_rejected_before_it_was_sent_and_accepted_then_is_sent(counter:
     counter.review(report, "accepted")
     (row,) = counter.go(desk)
     assert row.state == "sent" and there()
+
+
+def test_nothing_goes_while_other_images_of_the_study_have_come(counter: Counter, there: Results) -> None:
+    """They may be another patient's, whom the vault knows by now: what was said of the images before is not theirs."""
+    counter.report()
+    desk, arrivals = counter.desk("orthanc"), Arrivals(counter.engine)
+    desk.want()
+    arrivals.touch(KEY, "other images", 2, counter.now)
+    (row,) = counter.go(desk)
+    assert row.state == "pending" and not there()
+    counter.now += desk.policy.pause(1)
+    with counter.engine.begin() as connection:
+        connection.execute(sa.update(arrivals_table).values(settled=True))
+    (row,) = counter.go(desk)
+    assert row.state == "sent" and there()
+
+
+def test_a_newer_revision_that_failed_holds_the_results_of_the_one_before(counter: Counter, there: Results) -> None:
+    counter.report()
+    desk = counter.desk("orthanc")
+    desk.want()
+    with counter.engine.begin() as connection:
+        connection.execute(
+            sa.insert(studies).values(
+                study_key=KEY, revision=2, source_digest="2", state="failed",
+                first_seen_at=counter.now, ready_at=counter.now, updated_at=counter.now,
+            )
+        )  # fmt: skip
+    (row,) = counter.go(desk)
+    assert row.state == "pending" and not there()
 
 
 def errors(dataset: Dataset, folder: Path) -> list[str]:

@@ -92,14 +92,11 @@ async def _ours(request: Request, error: Exception) -> Response:
 
 
 def _please_log_in(request: Request, error: MedaiError) -> Response:
-    """A program gets 401, a browser the login page, and htmx the order to go there."""
+    """A program gets 401, a browser the login page."""
     if _is_program(request):
         return answer(request, 401, error.reason, {"WWW-Authenticate": "Bearer"})
-    here = request.url.path if request.method == "GET" and "hx-request" not in request.headers else "/"
-    where = f"/login?next={quote(here)}"
-    if "hx-request" in request.headers:
-        return Response(status_code=401, headers={"HX-Redirect": where})
-    return RedirectResponse(where, 303)
+    here = request.url.path if request.method == "GET" else "/"
+    return RedirectResponse(f"/login?next={quote(here)}", 303)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
