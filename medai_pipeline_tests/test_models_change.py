@@ -104,6 +104,7 @@ def test_a_backfill_that_died_is_taken_up_again_with_what_is_left_and_without_th
     pipeline.instance.report_dagster_event(started, run.run_id)
     hold = pipeline.services.lifecycle.hold_run(run.run_id)
     assert pipeline.services.lifecycle.claim(keys[1], run.run_id, pipeline.now(), only_reported=True)
+    assert models.sensor() == [] and "at work" in models.skipped  # nothing is left to ask for, and yet it is not done
     hold.release()  # what Postgres does when the process ends
     assert pipeline.requested() == []  # nothing is fetched again
     assert pipeline.state(keys[1]).state is StudyState.REPORTED

@@ -79,8 +79,8 @@ def request_backfills(
         kept[name] = effort
         keys = [key for key in affected(read, models, row.label) if key in known]
         if not keys:
-            if services.changes.running_since_before(since):
-                words.append(f"{row.label}: a run from before its promotion is still at work")
+            if services.changes.undecided_since(since):
+                words.append(f"{row.label}: the last studies are at work")
                 continue
             services.registry.backfill_done(row.name, row.version)
             words.append(f"{row.label}: no study is left")

@@ -75,9 +75,14 @@ class Changes:
         with self._engine.connect() as connection:
             return {row.study_key: row.latest for row in connection.execute(query)}
 
-    def running_since_before(self, moment: datetime) -> bool:
-        """Whether a run that began before `moment` still works on a study: it may use the versions of then."""
-        query = sa.select(sa.exists().where(studies.c.state == StudyState.RUNNING, studies.c.started_at < moment))
+    def undecided_since(self, moment: datetime) -> bool:
+        """Whether a study is at work of which nobody knows yet by which version its report will be.
+
+        One whose run began before `moment` may be read by the versions of then. One that has a report already gets that
+        back as it was when its run dies.
+        """
+        open_ones = (studies.c.started_at < moment) | studies.c.report_id.is_not(None)
+        query = sa.select(sa.exists().where(studies.c.state == StudyState.RUNNING, open_ones))
         with self._engine.connect() as connection:
             return bool(connection.scalar(query))
 
