@@ -14,13 +14,15 @@ import click
 
 from medai_pipeline import DISCLAIMER, __version__
 from medai_pipeline.errors import MedaiError
+from medai_pipeline.local.attached import attached_services, attached_settings
 from medai_pipeline.local.model_cli import models
 from medai_pipeline.local.pacs_cli import pacs, receive
 from medai_pipeline.local.privacy_cli import audit, forget, keys, retention
+from medai_pipeline.local.results_cli import deliveries, lineage
 from medai_pipeline.local.terminal import console, plain, printable, progress, quiet_logs
 from medai_pipeline.local.user_cli import users
 from medai_pipeline.memory import keep_buffers
-from medai_pipeline.settings import Settings, read_settings
+from medai_pipeline.settings import read_settings
 
 PATHS = click.Path(exists=True, path_type=Path)
 
@@ -99,7 +101,9 @@ def demo(leave: bool, timeout_s: float) -> None:
 @click.option("--dicom", "node", metavar="HOST:PORT", help="Send by C-STORE to this node instead of Orthanc's REST.")
 @click.option("--aet", default="ORTHANC", show_default=True, help="Called AE title, with --dicom.")
 @click.option(
-    "--tls", is_flag=True, help="By TLS, with --dicom: MEDAI_TLS_AUTHORITIES, MEDAI_TLS_CERTIFICATE, MEDAI_TLS_KEY."
+    "--tls",
+    is_flag=True,
+    help="By TLS, with --dicom: MEDAI_DICOM_TLS_AUTHORITIES, MEDAI_DICOM_TLS_CERTIFICATE, MEDAI_DICOM_TLS_KEY.",
 )
 def send(paths: tuple[Path, ...], node: str | None, aet: str, tls: bool) -> None:
     """Send DICOM files or folders to the PACS.
@@ -108,7 +112,7 @@ def send(paths: tuple[Path, ...], node: str | None, aet: str, tls: bool) -> None
     Examples:
       medai send study/ more/*.dcm
       medai send --dicom 127.0.0.1:4242 study/
-      MEDAI_TLS_AUTHORITIES=hospital.pem medai send --dicom pacs.example:2762 --aet ARCHIVE --tls study/
+      MEDAI_DICOM_TLS_AUTHORITIES=hospital.pem medai send --dicom pacs.example:2762 --aet ARCHIVE --tls study/
     """
     from medai_pipeline.local.sending import send_files
 
@@ -116,7 +120,7 @@ def send(paths: tuple[Path, ...], node: str | None, aet: str, tls: bool) -> None
         raise click.UsageError("--tls belongs to --dicom HOST:PORT")
     files = _files(paths)
     with progress("sending", len(files)) as advance:
-        summary = send_files(_attached(), files, node, aet, advance, tls)
+        summary = send_files(attached_settings(read_settings()), files, node, aet, advance, tls)
     click.echo(summary.text)
     sys.exit(0 if summary.complete else 1)
 
@@ -206,7 +210,7 @@ def worklist(as_json: bool, export: Path | None) -> None:
     """
     from medai_pipeline.local import worklist as page
 
-    services = _services(_attached())
+    services = attached_services()
     if export:
         page.export_reports(services, export)
     if as_json:
@@ -230,7 +234,7 @@ def status(as_json: bool) -> None:
     """
     from medai_pipeline.local import status as page
 
-    seen = page.look(_services(_attached()))
+    seen = page.look(attached_services())
     if as_json:
         click.echo(json.dumps(page.as_json(seen), indent=2))
     else:
@@ -255,7 +259,7 @@ def retry(study_keys: tuple[str, ...], failed: bool) -> None:
 
     if not study_keys and not failed:
         raise click.UsageError("name study keys, or say --failed")
-    outcome = retry_studies(_services(_attached()), study_keys, failed)
+    outcome = retry_studies(attached_services(), study_keys, failed)
     for key in outcome.not_failed:
         console.print(f"{plain(printable(key))}: not failed, or not known here: nothing to try again", soft_wrap=True)
     click.echo(f"{len(outcome.again)} studies are tried again; `medai worklist` shows what becomes of them")
@@ -273,7 +277,7 @@ def whois(study_key: str) -> None:
     """
     from medai_pipeline.local.study_commands import whois as ask
 
-    for what, value in ask(_services(_attached()), study_key):
+    for what, value in ask(attached_services(), study_key):
         click.echo(f"{what:<13} {value}")
 
 
@@ -290,7 +294,7 @@ def backfill(model: str, yes: bool) -> None:
     from medai_pipeline.local.model_commands import split, what_follows
     from medai_pipeline.local.study_commands import user
 
-    services = _services(_attached())
+    services = attached_services()
     name, version = split(model)
     services.registry.version(name, version)
     count, words = what_follows(services, model)
@@ -302,120 +306,11 @@ def backfill(model: str, yes: bool) -> None:
         click.echo("the backfill starts within seconds: see Backfills in the Dagster page")
 
 
-@main.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-@click.option("--problems", is_flag=True, help="Only what has not arrived and was tried.")
-@click.pass_context
-def deliveries(context: click.Context, as_json: bool, problems: bool) -> None:
-    """Results on their way back to the PACS, and what hinders them.
-
-    \b
-    Examples:
-      medai deliveries
-      medai deliveries --problems
-      medai deliveries retry --all
-      medai deliveries send QAAJPTPRSI7L32AHBF4BHS4LDE
-    """
-    from medai_pipeline.local import deliveries as page
-    from medai_pipeline.local.worklist import terminal
-
-    if context.invoked_subcommand:
-        return
-    services = _services(_attached())
-    if not as_json:
-        terminal().print(page.as_table(services, problems))
-        return
-    found = {
-        key: page.as_records([row for row in rows if row.troubled or not problems])
-        for key, rows in page.by_study(services).items()
-    }
-    click.echo(json.dumps({key: records for key, records in found.items() if records}, indent=2))
-
-
-@deliveries.command("retry")
-@click.argument("study_keys", metavar="KEY...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that has not arrived.")
-def retry_deliveries(study_keys: tuple[str, ...], everything: bool) -> None:
-    """Send what has not arrived once more, at once and with all tries before it.
-
-    \b
-    Examples:
-      medai deliveries retry QAAJPTPRSI7L32AHBF4BHS4LDE
-      medai deliveries retry --all
-    """
-    from medai_pipeline.local import deliveries as page
-
-    page.pick(study_keys, everything)
-    done = page.retry(_services(_attached()), study_keys, everything)
-    click.echo(f"{len(done)} studies are delivered again; `medai deliveries` shows what becomes of them")
-
-
-@deliveries.command("send")
-@click.argument("study_keys", metavar="KEY...", nargs=-1, required=True)
-def send_deliveries(study_keys: tuple[str, ...]) -> None:
-    """Return results that are older than MEDAI_RETURN_DAYS. With after-review only what was accepted or edited.
-
-    \b
-    Examples:
-      medai deliveries send QAAJPTPRSI7L32AHBF4BHS4LDE
-    """
-    from medai_pipeline.local import deliveries as page
-
-    done = page.send(_services(_attached()), study_keys)
-    click.echo(f"{len(done)} studies are due; the others were sent, are not reviewed, or are not known here")
-
-
-@main.command()
-@click.argument("name", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="Every image of every report, for programs.")
-def lineage(name: str, as_json: bool) -> None:
-    """From a result back to what made it: source bytes, de-identification, weights, checks, rules, review, delivery.
-
-    ID is a study key, a report, inference or run, the (new) UID of an image or series, a delivered object's UID, or the
-    beginning of a SHA-256. The view medai.lineage in Postgres holds the same. A report.json that `medai analyze` wrote tells
-    its own, without any server.
-
-    \b
-    Examples:
-      medai lineage QAAJPTPRSI7L32AHBF4BHS4LDE
-      medai lineage b20df502 --json
-      medai lineage out/QAAJPTPRSI7L32AHBF4BHS4LDE/report.json
-    """
-    from medai_pipeline.local import lineage as shown
-    from medai_pipeline.local.worklist import terminal
-
-    if name.endswith(".json"):
-        content, tree = shown.of_file(Path(name))
-        click.echo(json.dumps(content, indent=2)) if as_json else terminal().print(tree, soft_wrap=True)
-        return
-
-    settings = _attached()
-    found = shown.chains(_services(settings), name)
-    if as_json:
-        click.echo(json.dumps([shown.as_json(chain) for chain in found], indent=2))
-        return
-    for chain in found:
-        terminal().print(shown.as_tree(chain, settings.run_page), soft_wrap=True)
-
-
-for command in (models, users, audit, keys, forget, retention, pacs, receive):
+for command in (models, deliveries, lineage, users, audit, keys, forget, retention, pacs, receive):
     main.add_command(command)
 
 
 # what the commands share -------------------------------------------------------------------------------------
-
-
-def _attached() -> Settings:
-    """The settings, with the database and PACS of the local stack filled in where the environment names none."""
-    from medai_pipeline.local.stack import attached_settings
-
-    return attached_settings(read_settings())
-
-
-def _services(settings: Settings) -> Any:
-    from medai_pipeline.services import Services
-
-    return Services(settings)
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

@@ -1,5 +1,6 @@
 """`.env.example` lists every setting with its default and meaning; what cannot be read is an error that names it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from medai_pipeline.local.stack import Stack
 from medai_pipeline.settings import COLORMAPS, SETTINGS, Settings, read_settings
 
 EXAMPLE = Path(__file__).resolve().parents[1] / ".env.example"
+NOT_OURS = {"MEDAI_TEST_DATA", "MEDAI_URL", "MEDAI_TOKEN"}  # of the tests, and of the examples of the API
 
 
 def test_the_example_file_is_the_table():
@@ -104,3 +106,13 @@ def test_the_services_of_the_stack_read_the_settings_that_it_has(tmp_path):
     assert read_settings(Stack(given).environment()) == given
     defaults = read_settings({"MEDAI_HOME": str(tmp_path)})
     assert read_settings(Stack(defaults).environment()) == defaults
+
+
+def test_every_setting_that_is_named_anywhere_exists():
+    root = EXAMPLE.parent
+    files = [root / "README.md", *(root / "docs").rglob("*.md"), *(root / "medai_pipeline" / "local").glob("*_cli.py")]
+    known = {setting.variable for setting in SETTINGS} | NOT_OURS
+    named = {(path.name, name) for path in [*files, root / "medai_pipeline" / "cli.py"]
+             for name in re.findall(r"\bMEDAI_[A-Z][A-Z0-9_]*[A-Z0-9]\b", path.read_text())}  # fmt: skip
+    assert len(named) > 100
+    assert sorted((where, name) for where, name in named if name not in known) == []

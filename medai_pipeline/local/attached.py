@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 from medai_pipeline.local.paths import Home, write_private
-from medai_pipeline.settings import Settings
+from medai_pipeline.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from medai_pipeline.services import Services
 
 FILE = "attached.settings"
 DATABASE = ("database_url",)
@@ -34,3 +38,10 @@ def attached_settings(settings: Settings) -> Settings:
     told = json.loads(path.read_text())
     names = (() if settings.database_url else DATABASE) + (() if settings.orthanc_url or settings.pacs else PACS)
     return dataclasses.replace(settings, **{name: told[name] for name in names if name in told})
+
+
+def attached_services() -> Services:
+    """What a command works with: the running stack's database and PACS where the environment names none."""
+    from medai_pipeline.services import Services  # seconds of imports, which `--help` does not wait for
+
+    return Services(attached_settings(read_settings()))

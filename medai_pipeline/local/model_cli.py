@@ -10,19 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medai_pipeline import DISCLAIMER
+from medai_pipeline.local.attached import attached_services
 from medai_pipeline.local.terminal import console
-from medai_pipeline.settings import read_settings
 
 if TYPE_CHECKING:
-    from medai_pipeline.services import Services
-
-
-def _services() -> Services:
-    """Those of the running stack, where the environment names none."""
-    from medai_pipeline.local.attached import attached_settings
-    from medai_pipeline.services import Services
-
-    return Services(attached_settings(read_settings()))
+    pass
 
 
 @click.group()
@@ -48,7 +40,7 @@ def models_list(as_json: bool) -> None:
     from medai_pipeline.local import model_commands as page
     from medai_pipeline.local.worklist import terminal
 
-    services = _services()
+    services = attached_services()
     stack = bool(services.settings.database_url)
     rows = page.registry_rows(services) if stack else page.packaged_rows(services.settings)
     if as_json:
@@ -69,7 +61,7 @@ def models_show(model: str, as_json: bool) -> None:
     """
     from medai_pipeline.local import model_commands as page
 
-    services = _services()
+    services = attached_services()
     name, _, version = model.partition("@")
     values = page.shown(services, services.registry.version(name, version))
     click.echo(json.dumps(values, indent=2) if as_json else "\n".join(page.as_lines(values)))
@@ -98,7 +90,7 @@ def models_register(card: Path, weights: Path | None, features: Path | None, acc
     """
     from medai_pipeline.local.model_commands import as_lines, register_version
 
-    services = _services()
+    services = attached_services()
     with console.status("examining"):
         row, new = register_version(services, card, weights, features, accept_insensitive_maps)
     click.echo(f"{row.label} is {row.state}" + ("" if new else " already, with the same weights and card"))
@@ -127,7 +119,7 @@ def models_promote(model: str, shadow: bool, new_only: bool, yes: bool) -> None:
     from medai_pipeline.local import model_commands as page
     from medai_pipeline.local.study_commands import user
 
-    services = _services()
+    services = attached_services()
     name, version = page.split(model)
     page.require_weights(services.registry.version(name, version), services)
     if shadow:
@@ -166,7 +158,7 @@ def models_compare(versions: tuple[str, ...], as_json: bool, plots: Path | None)
 
     if len(versions) > 2:
         raise click.UsageError("name one version, or two: OLD NEW")
-    found = page.comparison(_services(), *versions)
+    found = page.comparison(attached_services(), *versions)
     if as_json:
         click.echo(json.dumps(page.as_json(found), indent=2))
     else:
@@ -192,7 +184,7 @@ def models_retire(model: str, yes: bool) -> None:
     from medai_pipeline.local.model_commands import split
     from medai_pipeline.local.study_commands import user
 
-    registry = _services().registry
+    registry = attached_services().registry
     row = registry.version(*split(model))
     if row.state == "active" and not yes:
         scopes = ", ".join(f"{modality} {part}" for modality, part in registry.scopes(row.name, row.version))
@@ -234,7 +226,7 @@ def models_prepare(names: tuple[str, ...], candidates: tuple[str, ...], missing:
     """
     from medai_pipeline.local.preparing import prepare_missing, prepare_models
 
-    services = _services()
+    services = attached_services()
     if missing:
         sys.exit(prepare_missing(services, names, candidates or None, click.echo))
     with console.status("preparing") as status:

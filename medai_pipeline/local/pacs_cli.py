@@ -9,23 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medai_pipeline.local.attached import attached_services
 from medai_pipeline.local.terminal import plain, printable, progress
-from medai_pipeline.settings import read_settings
 
 if TYPE_CHECKING:
-    from medai_pipeline.services import Services
+    pass
 
 NODE = click.option(
     "--node", metavar="dicom://AET@HOST:PORT", help="A DICOM node (dicoms:// by TLS); default: the PACS."
 )
-
-
-def _services() -> Services:
-    """Those of the running stack, where the environment names none."""
-    from medai_pipeline.local.attached import attached_settings
-    from medai_pipeline.services import Services
-
-    return Services(attached_settings(read_settings()))
 
 
 @click.group()
@@ -33,7 +25,7 @@ def pacs() -> None:
     """Ask the PACS, or any DICOM node: C-ECHO, C-FIND, C-GET, C-MOVE. What they tell identifies patients.
 
     \b
-    TLS (dicoms://) uses MEDAI_TLS_AUTHORITIES and, where the node wants one, MEDAI_TLS_CERTIFICATE and MEDAI_TLS_KEY.
+    TLS (dicoms://) uses MEDAI_DICOM_TLS_AUTHORITIES and, where the node wants one, MEDAI_DICOM_TLS_CERTIFICATE and MEDAI_DICOM_TLS_KEY.
     Our AE title is MEDAI_AET: the node must know it.
     """
 
@@ -50,7 +42,7 @@ def status(as_json: bool) -> None:
     """
     from medai_pipeline.local import pacs_commands as page
 
-    told = page.status(_services())
+    told = page.status(attached_services())
     if as_json:
         click.echo(json.dumps(told, indent=2))
         return
@@ -66,12 +58,12 @@ def echo(node: str | None) -> None:
     \b
     Examples:
       medai pacs echo --node dicom://ARCHIVE@10.0.0.5:104
-      MEDAI_TLS_AUTHORITIES=hospital.pem medai pacs echo --node dicoms://ARCHIVE@pacs.example:2762
+      MEDAI_DICOM_TLS_AUTHORITIES=hospital.pem medai pacs echo --node dicoms://ARCHIVE@pacs.example:2762
     """
     from medai_pipeline.local import pacs_commands as page
     from medai_pipeline.pacs.dimse import echo_node
 
-    asked = page.node_of(_services().settings, node)
+    asked = page.node_of(attached_services().settings, node)
     echo_node(asked)
     click.echo(f"{asked.called_ae} at {asked.address} answers{' by TLS' if asked.tls else ''}")
 
@@ -106,7 +98,7 @@ def find(node: str | None, keys: tuple[str, ...], level: str, limit: int, as_jso
     if not all(separator for _, separator, _ in pairs):
         raise click.UsageError("expected KEYWORD=VALUE, for example PatientID=4711")
     wanted = {keyword: value for keyword, _, value in pairs}
-    answers = page.found(page.asking(_services(), node), level, wanted, limit)
+    answers = page.found(page.asking(attached_services(), node), level, wanted, limit)
     if as_json:
         click.echo(json.dumps(answers, indent=2, ensure_ascii=False))
         return
@@ -134,7 +126,7 @@ def get(node: str | None, study_uids: tuple[str, ...], out: Path) -> None:
     from medai_pipeline.local import pacs_commands as page
 
     with progress("fetching", 0) as advance:
-        count = page.fetch(page.asking(_services(), node), study_uids, out, advance)
+        count = page.fetch(page.asking(attached_services(), node), study_uids, out, advance)
     click.echo(f"{count} files in {out}")
 
 
@@ -151,7 +143,7 @@ def move(node: str | None, study_uids: tuple[str, ...], destination: str) -> Non
     """
     from medai_pipeline.local import pacs_commands as page
 
-    services = _services()
+    services = attached_services()
     count = page.move_to(page.node_of(services.settings, node), services, study_uids, destination)
     click.echo(f"{count} instances sent to {destination}")
 
@@ -175,7 +167,7 @@ def quarantine(digests: tuple[str, ...], what: str | None, out: Path | None) -> 
     """
     from medai_pipeline.local import pacs_commands as page
 
-    services = _services()
+    services = attached_services()
     if what == "forget" and not digests:
         raise click.UsageError("name what is to be deleted for good")
     entries = page.quarantined(services, digests)

@@ -10,20 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medai_pipeline.local.attached import attached_services
 from medai_pipeline.local.terminal import console, plain, printable
-from medai_pipeline.settings import read_settings
 
 if TYPE_CHECKING:
-    from medai_pipeline.services import Services
     from medai_pipeline.storage.audit_trail import AuditFilter
-
-
-def _services() -> Services:
-    """Those of the running stack, where the environment names none."""
-    from medai_pipeline.local.attached import attached_settings
-    from medai_pipeline.services import Services
-
-    return Services(attached_settings(read_settings()))
 
 
 class Moment(click.ParamType):
@@ -68,7 +59,7 @@ def verify(noted: Any) -> None:
       medai audit verify
       medai audit verify --head 5120:9f3c...
     """
-    check = _services().audit.verify(noted)
+    check = attached_services().audit.verify(noted)
     if check.ok:
         click.echo(f"{check.records} records, all as they were written; head {check.records}:{check.head}")
     else:
@@ -85,7 +76,7 @@ def head() -> None:
     Examples:
       medai audit head | ssh notary 'cat >> medai-heads'
     """
-    click.echo(str(_services().audit.head()))
+    click.echo(str(attached_services().audit.head()))
 
 
 def _filters(command: Any) -> Any:
@@ -122,7 +113,7 @@ def audit_list(limit: int, as_json: bool, **given: Any) -> None:
     """
     from medai_pipeline.local import privacy_commands as page
 
-    rows = page.records(_services(), _wanted(limit, **given))
+    rows = page.records(attached_services(), _wanted(limit, **given))
     if as_json:
         for row in rows:
             click.echo(json.dumps(page.as_json(row)))
@@ -145,7 +136,7 @@ def export(form: str, out: Path | None, **given: Any) -> None:
     """
     from medai_pipeline.local import privacy_commands as page
 
-    pieces = page.exported(_services(), _wanted(None, **given), form)
+    pieces = page.exported(attached_services(), _wanted(None, **given), form)
     if out is None:
         for piece in pieces:
             click.echo(piece, nl=False)
@@ -163,7 +154,7 @@ def keys_list() -> None:
     """Every secret by its id, what it is, and how many study keys are sealed under it. The secrets are not shown."""
     from medai_pipeline.local import privacy_commands as page
 
-    page.show_keys(_services())
+    page.show_keys(attached_services())
 
 
 @keys.command()
@@ -192,7 +183,7 @@ def rotate(prepare: bool, out: Path | None, yes: bool) -> None:
             "The present secret is destroyed at the end; copies of the key file made before are void. Go on?",
             abort=True,
         )
-    page.rotate(_services(), prepare, out, click.echo)
+    page.rotate(attached_services(), prepare, out, click.echo)
 
 
 @click.command()
@@ -216,7 +207,7 @@ def forget(study_keys: tuple[str, ...], patient: str | None, reason: str, lift: 
 
     if bool(study_keys) == bool(patient):
         raise click.UsageError("name study keys, or a patient with --patient")
-    services = _services()
+    services = attached_services()
     if patient == "-":
         patient = click.prompt("Patient ID", hide_input=not sys.stdin.isatty())
     wanted = page.wanted(services, study_keys, patient)
@@ -243,4 +234,4 @@ def retention(dry_run: bool) -> None:
     """
     from medai_pipeline.local import privacy_commands as page
 
-    page.show_retention(_services(), dry_run)
+    page.show_retention(attached_services(), dry_run)

@@ -8,21 +8,13 @@ from uuid import UUID
 import click
 
 from medai_pipeline.local import user_commands as commands
+from medai_pipeline.local.attached import attached_services
 from medai_pipeline.web.roles import Role
 
 if TYPE_CHECKING:
-    from medai_pipeline.services import Services
+    pass
 
 ROLES = click.Choice([role.value for role in Role])
-
-
-def _services() -> Services:
-    """Those of the running stack, where the environment names none."""
-    from medai_pipeline.local.attached import attached_settings
-    from medai_pipeline.services import Services
-    from medai_pipeline.settings import read_settings
-
-    return Services(attached_settings(read_settings()))
 
 
 @click.group()
@@ -48,13 +40,13 @@ def add(name: str, roles: tuple[str, ...]) -> None:
     Examples:
       medai users add ann --role radiologist
     """
-    click.echo(f"password   {commands.add(_services(), name, [Role(role) for role in roles])}")
+    click.echo(f"password   {commands.add(attached_services(), name, [Role(role) for role in roles])}")
 
 
 @users.command("list")
 def list_users() -> None:
     """All users, with their roles."""
-    for user in _services().users.everybody():
+    for user in attached_services().users.everybody():
         click.echo(f"{user.name:<20} {', '.join(user.roles)}{'  (disabled)' if user.disabled else ''}")
 
 
@@ -68,7 +60,7 @@ def set_roles(name: str, roles: tuple[str, ...]) -> None:
     Examples:
       medai users roles ann --role radiologist --role privacy-officer
     """
-    services = _services()
+    services = attached_services()
     services.users.set_roles(name, roles, commands.terminal_user(), services.now())
 
 
@@ -76,7 +68,7 @@ def set_roles(name: str, roles: tuple[str, ...]) -> None:
 @click.argument("name")
 def set_password(name: str) -> None:
     """Give a user a new random password, shown once; logins end."""
-    services, password = _services(), commands.new_password()
+    services, password = attached_services(), commands.new_password()
     services.users.set_password(name, password, commands.terminal_user(), services.now())
     click.echo(f"password   {password}")
 
@@ -86,7 +78,7 @@ def set_password(name: str) -> None:
 @click.option("--again", is_flag=True, help="Let the user in again.")
 def disable(name: str, again: bool) -> None:
     """End a user's logins and tokens at once."""
-    services = _services()
+    services = attached_services()
     services.users.disable(name, commands.terminal_user(), services.now(), disabled=not again)
 
 
@@ -102,14 +94,14 @@ def make_token(name: str, label: str, days: int) -> None:
       medai users token ann --label "nightly upload"
       curl -H "Authorization: Bearer TOKEN" http://127.0.0.1:8000/api/v1/studies
     """
-    click.echo(commands.token(_services(), name, label, days))
+    click.echo(commands.token(attached_services(), name, label, days))
 
 
 @users.command("tokens")
 @click.argument("name", required=False)
 def tokens(name: str | None) -> None:
     """Tokens and until when they are in force; never their secrets."""
-    for token in _services().users.tokens(name):
+    for token in attached_services().users.tokens(name):
         state = "revoked" if token.revoked_at else f"until {token.ends_at:%Y-%m-%d}"
         click.echo(f"{token.id}  {token.name:<20} {state:<18} {token.label}")
 
@@ -118,5 +110,5 @@ def tokens(name: str | None) -> None:
 @click.argument("token_id", type=click.UUID)
 def revoke(token_id: UUID) -> None:
     """End a token at once."""
-    services = _services()
+    services = attached_services()
     services.users.revoke_token(token_id, commands.terminal_user(), services.now())
