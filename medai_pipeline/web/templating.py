@@ -11,18 +11,21 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medai_pipeline import DISCLAIMER, __version__
+from medai_pipeline.wording import percent
 
 
 @cache
 def environment() -> Environment:
     """The templates of this room. Filters that a page needs are added here."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("medai_pipeline.web"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["percent"] = percent
+    return made
 
 
 def page(
