@@ -31,7 +31,7 @@ def from_report(services: Services, request: Request) -> bool:
     image = services.catalogue.image(request.sop_instance_uid)
     if report is None or image is None or image["revision"] > report["revision"]:
         return False
-    told = (_uncertainty_told if request.kind == UNCERTAINTY else _analysis_told)(services, request, report["content"])
+    told = (_uncertainty_told if request.kind == UNCERTAINTY else _analysis_told)(services, request, report)
     if told is None:
         return False
     result = {"source": "report", "scope": "study", "report_id": str(report["id"]), **told, "disclaimer": DISCLAIMER}
@@ -66,8 +66,9 @@ def compute(services: Services, inference: Inference, request: Request, run_id: 
 # what a report says ------------------------------------------------------------------------------------------
 
 
-def _analysis_told(services: Services, request: Request, content: Mapping[str, Any]) -> dict[str, Any] | None:
-    asked, model = request.asked, next(iter(content["models"]), None)
+def _analysis_told(services: Services, request: Request, report: Mapping[str, Any]) -> dict[str, Any] | None:
+    asked, content = request.asked, report["content"]
+    model = next(iter(content["models"]), None)
     if model is None or not _same_model(services, asked["model_name"], model):
         return None
     mine = [told for told in content["quality"]["heatmaps"] if told["image"] == request.sop_instance_uid]
@@ -87,19 +88,17 @@ def _analysis_told(services: Services, request: Request, content: Mapping[str, A
     }
 
 
-def _uncertainty_told(services: Services, request: Request, content: Mapping[str, Any]) -> dict[str, Any] | None:
+def _uncertainty_told(services: Services, request: Request, report: Mapping[str, Any]) -> dict[str, Any] | None:
     """The numbers that were kept with the prediction; none of them when the caller wants samples of their own."""
-    asked, model = request.asked, next(iter(content["models"]), None)
+    asked, model = request.asked, next(iter(report["content"]["models"]), None)
     if asked["samples"] or model is None or not _same_model(services, asked["model_name"], model):
         return None
-    results = services.catalogue.results(request.study_key)
-    told = (content["revision"], model["weights_sha256"])
-    mine = [row for row in results if (row["revision"], row["weights_sha256"]) == told]
-    if not mine:
+    said = services.catalogue.result_in(report)
+    if said is None:
         return None
     names = ("label", "probability", "uncertainty", "entropy", "information", "disagreement")
-    findings = [{name: found.get(name) for name in names} for found in mine[0]["result"]["findings"]]
-    return {"model": model, "samples": None, "findings": findings, "novelty": mine[0]["result"].get("novelty")}
+    findings = [{name: found.get(name) for name in names} for found in said["result"]["findings"]]
+    return {"model": model, "samples": None, "findings": findings, "novelty": said["result"].get("novelty")}
 
 
 def _same_model(services: Services, wanted: str, told: Mapping[str, Any]) -> bool:

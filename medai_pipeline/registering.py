@@ -152,8 +152,11 @@ def _new(entry: CatalogEntry, examined: Examined | None = None) -> NewModel:
     )
 
 
-def affected(read: Sequence[ReadStudy], models: ModelSet, label: str) -> list[str]:
-    """Keys of the studies that `label` would read today and another version, or none, has read: those and no others."""
+def affected(read: Sequence[ReadStudy], models: ModelSet, label: str, since: datetime | None = None) -> list[str]:
+    """Keys of the studies that `label` would read today and another version, or none, has read: those and no others.
+
+    Without those that failed after `since`: what was tried since then in vain waits for a person, or for another version.
+    """
     wanted = models.entry(label)
     chosen: dict[tuple[str, str], bool] = {}
     for study in read:
@@ -166,6 +169,7 @@ def affected(read: Sequence[ReadStudy], models: ModelSet, label: str) -> list[st
         for study in read
         if chosen[study.modality, study.body_part]
         and (study.model, study.weights_sha256) != (label, wanted.weights_sha256)
+        and not (since and study.failed_at and study.failed_at >= since)
     ]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from medai_pipeline.errors import ModelNotFound, WeightsMissing
-from medai_pipeline.models.catalog import catalog, entry, packaged
+from medai_pipeline.models.catalog import ModelSet, catalog, entry, packaged
 from medai_pipeline.models.load import load, weights_path
 
 
@@ -41,6 +42,15 @@ def test_modality_and_body_part_choose_the_model(
     assert choice.assumed is assumed
     assert bool(choice.reason) is (assumed or name is None)
     assert "\n" not in choice.reason
+
+
+def test_a_body_part_that_is_not_stated_is_not_guessed_between_models_of_several() -> None:
+    chest = entry("demo-chest-ct@1")
+    head = replace(chest, name="head-ct", body_parts=("BRAIN",))
+    assert ModelSet((chest, replace(chest, version="2"))).choose("CT", "").assumed
+    for order in ((chest, head), (head, chest)):
+        choice = ModelSet(order).choose("CT", "")
+        assert choice.entry is None and "body part not stated" in choice.reason
 
 
 def test_free_text_in_the_body_part_is_not_repeated() -> None:

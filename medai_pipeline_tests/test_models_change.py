@@ -8,16 +8,20 @@ import dagster as dg
 import pytest
 import torch
 from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from sqlalchemy import text
 
 from medai_pipeline import stages
 from medai_pipeline.definitions import build_definitions
 from medai_pipeline.errors import PacsUnreachable
 from medai_pipeline.local.model_commands import what_follows
 from medai_pipeline.models.catalog import entry
+from medai_pipeline.models.load import weights_path
 from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.partitions import BACKFILL, RANGE_END, RANGE_START
 from medai_pipeline.phantoms.studies import make_study
 from medai_pipeline.records import StudyState
+from medai_pipeline.storage.changes import Changes
 from medai_pipeline_tests.pipeline import Pipeline
 from medai_pipeline_tests.versions_in_use import FILM, FILM2, Models, film
 
@@ -182,6 +186,70 @@ def test_a_study_for_which_the_new_version_gives_no_number_keeps_its_report_and_
     assert (row.state, row.stage) == (StudyState.FAILED, "predictions")
     assert "not a number" in row.reason
     assert models.sensor() == []  # it waits for a person, and is not tried for ever
+    assert "no study is left" in models.skipped
+    models.promote(models.register("3"))  # a version that mends it, or another model altogether
+    (request,) = models.sensor()
+    assert all(result.success for result in models.backfill(request))
+    assert {models.reported_by(key) for key in (good, bad)} == {"demo-chest-xray@3"}
+    assert pipeline.state(bad).state is StudyState.REPORTED
+
+
+def test_a_backfill_that_a_person_cancels_stops_and_loses_no_report(pipeline: Pipeline, models: Models) -> None:
+    (key,) = pipeline.send(film(556))
+    pipeline.work()
+    reported_at = pipeline.state(key).finished_at
+    models.promote(models.register("2"))
+    (request,) = models.sensor()
+    instance, lifecycle = pipeline.instance, pipeline.services.lifecycle
+    asked = PartitionBackfill(
+        backfill_id="asked", status=BulkActionStatus.CANCELED, from_failure=False, tags=dict(request.tags),
+        backfill_timestamp=pipeline.now().timestamp(), asset_selection=sorted(request.asset_graph_subset.asset_keys),
+    )  # fmt: skip
+    instance.add_backfill(asked)
+    job = pipeline.definitions.get_repository_def().get_implicit_global_asset_job_def()
+    run = instance.create_run_for_job(job, tags=dict(request.tags))
+    assert lifecycle.claim(key, run.run_id, pipeline.now(), only_reported=True)
+    instance.report_run_canceled(run)
+    assert pipeline.requested() == []
+    row = pipeline.state(key)
+    assert (row.state, row.finished_at, models.reported_by(key)) == (StudyState.REPORTED, reported_at, FILM)
+    assert models.sensor() == [] and "was canceled" in models.skipped
+    assert models.sensor() == [] and "canceled" not in models.skipped
+    models.services.registry.want_backfill("demo-chest-xray", "2", "ann", pipeline.now())
+    assert len(models.sensor()) == 1  # asked for anew, it starts
+
+
+def test_a_study_that_the_version_before_reported_in_between_is_read_again(
+    pipeline: Pipeline, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.send(film(557))
+    pipeline.work()
+    models.promote(models.register("2"))
+    monkeypatch.setattr(Changes, "read_studies", lambda _: monkeypatch.undo() or [])  # it was at work then
+    assert models.sensor() == [] and "again soon" in models.skipped
+    assert len(models.sensor()) == 1
+
+
+def test_versions_that_share_their_weights_are_told_apart(pipeline: Pipeline, models: Models) -> None:
+    (key,) = pipeline.send(film(558, ("Pneumothorax",)))
+    pipeline.work()
+    first = models.services.catalogue.counting_report(key)
+    own = models.services.registry.version("demo-chest-xray", "1").weights_sha256
+    packaged = weights_path(entry(FILM), None)
+    for version, temperature in (("2", 4.0), ("3", 4.0)):  # the third says just what the second said
+        models.promote(models.register(version, weights=packaged, temperature=temperature))
+        (request,) = models.sensor()
+        assert all(result.success for result in models.backfill(request))
+    assert [version for version, _ in models.results(key)] == ["1", "2", "3"]
+    last = models.services.catalogue.counting_report(key)
+    assert first and last and first["content"]["models"][0]["weights_sha256"] == own
+    told = [models.services.catalogue.result_in(report) for report in (first, last)]
+    assert [row["model_version"] for row in told if row] == ["1", "3"]
+    assert [models.services.catalogue.report_of_result(row)["id"] for row in told if row] == [first["id"], last["id"]]
+    with models.services.engine.connect() as connection:
+        query = text("SELECT DISTINCT report_id, model_version FROM medai.lineage WHERE study_key = :key")
+        chains = {str(row.report_id): row.model_version for row in connection.execute(query, {"key": key})}
+    assert (chains[str(first["id"])], chains[str(last["id"])]) == ("1", "3")
 
 
 def test_a_backfill_that_gets_nowhere_stops_and_says_how_to_go_on(pipeline: Pipeline, models: Models) -> None:

@@ -55,7 +55,7 @@ def test_the_tables_are_those_the_migrations_make(engine: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
-        assert context.get_current_heads() == ("0007",)
+        assert context.get_current_heads() == ("0008",)
 
 
 def test_processes_that_migrate_at_once_wait_for_each_other(new_database: Callable[..., str]) -> None:

@@ -107,13 +107,18 @@ class ModelSet:
     def choose(self, modality: str, body_part: str) -> Choice:
         """The active version for images of one modality and body part.
 
-        A body part that is not stated is assumed to be the model's, and the choice says so.
+        A body part that is not stated is assumed to be the model's, and the choice says so; where the modality has models of
+        several body parts none is chosen: a chest must not be read as a head.
         """
         wanted = modality.strip().upper()
         of_modality = [model for model in self.active if wanted in model.modality]
         if not of_modality:
             return Choice(None, f"no model for modality {_word(wanted)}")
         part = region(body_part)
+        if not part and len({part for model in of_modality for part in model.body_parts}) > len(
+            of_modality[0].body_parts
+        ):
+            return Choice(None, f"body part not stated, and models for {_word(wanted)} of several are in force")
         if not part:
             return Choice(of_modality[0], "body part not stated", assumed=True)
         for model in of_modality:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -21,6 +21,8 @@ from medai_pipeline.services import Services
 
 BEHIND = {"dagster/priority": "-10"}  # new studies have 0
 _FROM_PREDICTION = ("predictions", "gradcam_maps", "triage_reports")
+_SINCE = "medai/asked_at"  # which asking a backfill answers
+_CLOCKS = timedelta(minutes=1)  # by which those of two machines may differ
 _OPEN = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
 SHADOWS_AT_ONCE = 64
 
@@ -77,15 +79,15 @@ def request_backfills(
         name = f"{row.label} {since.isoformat()}"
         effort = efforts.get(name, Effort())
         kept[name] = effort
-        keys = [key for key in affected(read, models, row.label) if key in known]
+        keys = [key for key in affected(read, models, row.label, since) if key in known]
         if not keys:
-            if services.changes.undecided_since(since):
-                words.append(f"{row.label}: the last studies are at work")
-                continue
-            services.registry.backfill_done(row.name, row.version)
-            words.append(f"{row.label}: no study is left")
+            words.append(f"{row.label}: {_end(services, row, since, known)}")
             continue
-        if _under_way(instance, row.label):
+        if _backfills(instance, row.label, [BulkActionStatus.CANCELED], since):
+            services.registry.backfill_done(row.name, row.version, since, stopped=True)
+            words.append(f"{row.label}: its backfill was canceled; `medai backfill --model {row.label}` starts another")
+            continue
+        if _backfills(instance, row.label, _OPEN):
             words.append(f"{row.label}: {len(keys)} studies are left")
             continue
         pause = settings.retry_seconds * 2 ** (effort.tries - 1) if effort.tries else 0
@@ -98,8 +100,10 @@ def request_backfills(
             continue
         observe(instance, keys, version_of(row))
         kept[name] = effort.next(len(keys), now)
-        tags = {**BEHIND, BACKFILL: row.label, DEFER_EVENTS: "true", "medai/studies": str(len(keys))}
-        requests.append(dg.RunRequest.for_asset_graph_subset(_subset(context, services, row.label, read, keys), tags))
+        tags = {**BEHIND, BACKFILL: row.label, _SINCE: since.isoformat(), DEFER_EVENTS: "true",
+                "medai/studies": str(len(keys))}  # fmt: skip
+        subset = _subset(context, services, row.label, read, keys, effort.tries > 0)
+        requests.append(dg.RunRequest.for_asset_graph_subset(subset, tags))
     return requests, kept, words
 
 
@@ -108,19 +112,40 @@ def version_of(row: Any) -> str:
     return f"{row.label}:{row.weights_sha256[:16]}"
 
 
-def _under_way(instance: dg.DagsterInstance, label: str) -> bool:
-    open_ones = instance.get_backfills(filters=BulkActionsFilter(statuses=_OPEN, tags={BACKFILL: label}))
-    return bool(open_ones)
+def _end(services: Services, row: Any, since: datetime, known: set[str]) -> str:
+    """Whether really nothing is left: what was at work when the studies were read may have been reported by the version before."""
+    if services.changes.undecided_since(since + _CLOCKS):
+        return "the last studies are at work"
+    if known & set(affected(services.changes.read_studies(), services.models, row.label, since)):
+        return "looked at again soon"
+    services.registry.backfill_done(row.name, row.version, since)
+    return "no study is left"
+
+
+def _backfills(
+    instance: dg.DagsterInstance, label: str, statuses: list[BulkActionStatus], since: datetime | None = None
+) -> bool:
+    """Whether Dagster has backfills of a version in one of these states (which were asked for at `since`).
+
+    Their tags are looked at here: without an index that not every storage has, Dagster looks for them on runs, and a
+    backfill that has no run yet would not be found.
+    """
+    wanted = {BACKFILL: label} | ({_SINCE: since.isoformat()} if since else {})
+    found = instance.get_backfills(filters=BulkActionsFilter(statuses=statuses, created_after=since))
+    return any(wanted.items() <= backfill.tags.items() for backfill in found)
 
 
 def _subset(
-    context: dg.SensorEvaluationContext, services: Services, label: str, read: Any, keys: list[str]
+    context: dg.SensorEvaluationContext, services: Services, label: str, read: Any, keys: list[str], tried: bool
 ) -> AssetGraphSubset:
-    """The assets from the prediction on; from the tensors on where a version before took other images."""
+    """The assets from the prediction on; from the tensors on where a version before took other images.
+
+    Also where it was `tried` before: a run that died may have left the tensors of another version.
+    """
     models = services.models
     wanted, before = models.entry(label).contract, {study.study_key: study.model for study in read}
     contracts = {entry.label: entry.contract for entry in models.known}
-    again = any(contracts.get(before[key]) != wanted for key in keys)
+    again = tried or any(contracts.get(before[key]) != wanted for key in keys)
     assets = ("normalized_tensors", *_FROM_PREDICTION) if again else _FROM_PREDICTION
     partitions = {AssetKeyPartitionKey(dg.AssetKey(asset), key) for asset in assets for key in keys}
     assert context.repository_def

@@ -118,13 +118,14 @@ def recover(services: Services, instance: dg.DagsterInstance, now: datetime) -> 
 def _let_go(services: Services, instance: dg.DagsterInstance, row: Any, now: datetime) -> None:
     """A study of a run that is over: ready again, but for one that a person canceled, which waits for a person."""
     run = instance.get_run_by_id(row.run_id)
-    if run is not None and run.status == dg.DagsterRunStatus.CANCELED:
+    backfill = run is not None and BACKFILL in run.tags
+    if run is not None and row.report_id and (run.status == dg.DagsterRunStatus.SUCCESS or backfill):
+        # A person materialized some stages of a reported study, without the report: nothing is left to do. Or a backfill
+        # died over it, or was canceled: the report counts on, and the next backfill takes it up without the PACS.
+        services.lifecycle.keep_report(row.study_key, row.revision, row.run_id, now)
+    elif run is not None and run.status == dg.DagsterRunStatus.CANCELED:
         reason = "its run was canceled; materialize it again when it is wanted"
         services.lifecycle.fail(row.study_key, row.revision, row.run_id, row.stage, reason, False, now, 1, 0)
-    elif run is not None and row.report_id and (run.status == dg.DagsterRunStatus.SUCCESS or BACKFILL in run.tags):
-        # A person materialized some stages of a reported study, without the report: nothing is left to do. Or a backfill
-        # died over it: the report counts on, and the next backfill takes it up without the PACS.
-        services.lifecycle.keep_report(row.study_key, row.revision, row.run_id, now)
     else:
         most = services.settings.max_attempts
         services.lifecycle.release(row.run_id, "its run ended before the report", now, most)

@@ -161,13 +161,30 @@ class Catalogue:
         query = sa.select(inference_results).where(inference_results.c.study_key == study_key)
         return self._rows(query.order_by(inference_results.c.id.desc()).limit(limit))
 
+    def result_in(self, report: Mapping[str, Any]) -> Found | None:
+        """What the first model of a report said: the result of that version, of these weights, the last before it."""
+        model = next(iter(report["content"]["models"]), None)
+        if model is None:
+            return None
+        query = sa.select(inference_results).where(
+            inference_results.c.study_key == report["study_key"],
+            inference_results.c.revision == report["revision"],
+            inference_results.c.model_name == model["name"],
+            inference_results.c.model_version == model["version"],
+            inference_results.c.weights_sha256 == model["weights_sha256"],
+        )
+        before = inference_results.c.created_at <= report["created_at"]
+        found = self._rows(query.order_by(before.desc(), inference_results.c.id.desc()).limit(1))
+        return found[0] if found else None
+
     def result(self, result_id: int) -> Found | None:
         found = self._rows(sa.select(inference_results).where(inference_results.c.id == result_id))
         return found[0] if found else None
 
     def report_of_result(self, result: Found) -> Found | None:
         """The last report that the result went into; None for a shadow's."""
-        said = reports.c.content["models"].contains([{"weights_sha256": result["weights_sha256"]}])
+        model = {"name": result["model_name"], "version": result["model_version"]}
+        said = reports.c.content["models"].contains([{**model, "weights_sha256": result["weights_sha256"]}])
         query = (
             sa.select(reports)
             .where(reports.c.study_key == result["study_key"], reports.c.revision == result["revision"], said)

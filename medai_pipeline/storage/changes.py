@@ -21,7 +21,10 @@ _RECENT = 500  # reported studies that tell how long one takes
 
 @dataclass(frozen=True, slots=True)
 class ReadStudy:
-    """A reported study as what it was read, and by which version ("" for none). `images` is how many it holds."""
+    """A reported study as what it was read, and by which version ("" for none). `images` is how many it holds.
+
+    `failed_at`: it was to be read anew and failed then; what its report says is older.
+    """
 
     study_key: str
     revision: int
@@ -30,6 +33,7 @@ class ReadStudy:
     model: str
     weights_sha256: str
     images: int
+    failed_at: datetime | None = None
 
 
 class Changes:
@@ -39,7 +43,7 @@ class Changes:
         self._engine = engine
 
     def read_studies(self) -> list[ReadStudy]:
-        """The latest revision of every study that is reported and can be read again, longest ago first."""
+        """The latest revision of every study that has a report and can be read again, longest ago first."""
         latest = _latest()
         model = reports.c.content["models"][0]
         query = (
@@ -49,9 +53,10 @@ class Changes:
                 latest.c.read_body_part.label("body_part"),
                 model["name"].astext.label("name"), model["version"].astext.label("version"),
                 sa.func.coalesce(model["weights_sha256"].astext, "").label("weights_sha256"),
+                sa.case((latest.c.state == StudyState.FAILED, latest.c.finished_at)).label("failed_at"),
             )
             .join(reports, reports.c.id == latest.c.report_id)
-            .where(latest.c.state == StudyState.REPORTED, ~_is_spent(latest))
+            .where(latest.c.state.in_((StudyState.REPORTED, StudyState.FAILED)), ~_is_spent(latest))
             .order_by(reports.c.created_at, latest.c.study_key)
         )  # fmt: skip
         with self._engine.connect() as connection:
@@ -64,6 +69,7 @@ class Changes:
                     f"{row.name}@{row.version}" if row.name else "",
                     row.weights_sha256,
                     row.images,
+                    row.failed_at,
                 )
                 for row in connection.execute(query)
             ]

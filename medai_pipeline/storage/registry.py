@@ -157,12 +157,17 @@ class Registry:
             _set(connection, row, backfill_since=now)
             self._audit.append_in(connection, actor, "model.backfill", f"model:{row.label}")
 
-    def backfill_done(self, name: str, version: str) -> None:
-        """No older study is left to be computed again."""
+    def backfill_done(self, name: str, version: str, since: datetime, stopped: bool = False) -> bool:
+        """No older study is left to be computed again, or a person has `stopped` that. False when it was asked for anew since."""
         with self._engine.begin() as connection:
+            _lock(connection)
             row = _required(connection, name, version)
+            if row.backfill_since != since:
+                return False
             _set(connection, row, backfill_since=None)
-            self._audit.append_in(connection, "system", "model.backfilled", f"model:{row.label}")
+            action = "model.backfill_stopped" if stopped else "model.backfilled"
+            self._audit.append_in(connection, "system", action, f"model:{row.label}")
+            return True
 
     def prepare(self, name: str, version: str, prepared: Mapping[str, Any]) -> None:
         """Notes how a version is best computed, by machine kind; what was known of other kinds stays."""

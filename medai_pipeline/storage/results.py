@@ -71,7 +71,7 @@ class Results:
         now: datetime | None = None,
         seconds: float | None = None,
     ) -> bool:
-        """Adds a result; False when one of the same weights and `inputs_digest` is there."""
+        """Adds a result; False when the version has one of the same weights and `inputs_digest`."""
         statement = insert(inference_results).values(
             study_key=study_key,
             revision=revision,

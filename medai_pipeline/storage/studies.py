@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, Row
 
 from medai_pipeline.records import StudyState
 from medai_pipeline.storage.rows import StudyRow
-from medai_pipeline.storage.tables import studies
+from medai_pipeline.storage.tables import reports, studies
 
 Pair = tuple[str, int]
 
@@ -78,7 +78,7 @@ class Studies:
 
         None when another run is at work on any revision of the study, or the study is not known or forgotten. Every run but the
         one that held it before counts as an attempt; a new effort on a reported study starts counting at one.
-        `only_reported`: None also for a study that is not reported, whose own run is to come.
+        `only_reported`: None also for a study that has no report and is not to get one again, whose own run is to come.
         """
         with self._engine.begin() as connection:
             query = sa.select(studies).where(studies.c.study_key == study_key).order_by(studies.c.revision.desc())
@@ -86,11 +86,7 @@ class Studies:
             running = [row for row in rows if row.state == StudyState.RUNNING]
             if running:
                 return StudyRow.of(running[0]) if running[0].run_id == run_id else None
-            if (
-                not rows
-                or rows[0].state == StudyState.FORGOTTEN
-                or (only_reported and rows[0].state != StudyState.REPORTED)
-            ):
+            if not rows or rows[0].state == StudyState.FORGOTTEN or (only_reported and not _has_a_report(rows[0])):
                 return None
             _return_superseded(connection, rows[1:], now)
             return _start(connection, rows[0], run_id, now)
@@ -116,11 +112,12 @@ class Studies:
         )  # fmt: skip
 
     def keep_report(self, study_key: str, revision: int, run_id: str, now: datetime) -> bool:
-        """A run over some stages only is over: the report that was there counts on. False when there is none."""
+        """A run over some stages only is over: the report that was there counts on, as old as it is. False when there is none."""
+        made = sa.select(reports.c.created_at).where(reports.c.id == studies.c.report_id).scalar_subquery()
         return bool(
             self._update(
                 _one(study_key, revision) & _held_by(run_id) & studies.c.report_id.is_not(None),
-                state=StudyState.REPORTED, updated_at=now,
+                state=StudyState.REPORTED, finished_at=made, updated_at=now,
             )
         )  # fmt: skip
 
@@ -181,6 +178,11 @@ class Studies:
 
 
 _ACTIVE = (StudyState.QUEUED, StudyState.RUNNING)
+
+
+def _has_a_report(row: Row) -> bool:
+    """It counts, or counted until the study failed when it was to get another one."""
+    return row.state == StudyState.REPORTED or (row.state == StudyState.FAILED and row.report_id is not None)
 
 
 def _one(study_key: str, revision: int) -> sa.ColumnElement[bool]:

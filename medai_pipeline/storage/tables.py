@@ -170,7 +170,15 @@ inference_results = sa.Table(
     _time("created_at", nullable=False),
     sa.Column("seconds", sa.Float),  # what it took to compute, a study's share of its batch
     _study_revision(),
-    sa.UniqueConstraint("study_key", "revision", "weights_sha256", "inputs_digest", name="inference_results_inputs"),
+    sa.UniqueConstraint(
+        "study_key",
+        "revision",
+        "weights_sha256",
+        "inputs_digest",
+        "model_name",
+        "model_version",
+        name="inference_results_inputs",
+    ),
     sa.Index("inference_results_model", "model_name", "model_version"),
 )
 

@@ -247,12 +247,8 @@ def _named(services: Services, id: str) -> Any:
     key = uuid_of(id)
     if key and (asked := services.requests.find(key)):
         return asked
-    if key and (report := services.catalogue.report(key)):
-        rows = services.catalogue.results(report["study_key"])
-        weights = [model["weights_sha256"] for model in report["content"]["models"][:1]]
-        row = next((r for r in rows if r["revision"] == report["revision"] and r["weights_sha256"] in weights), None)
-        if row:
-            return shapes.result(row, report)
+    if key and (report := services.catalogue.report(key)) and (row := services.catalogue.result_in(report)):
+        return shapes.result(row, report)
     if id.isascii() and id.isdigit() and len(id) < 19 and (row := services.catalogue.result(int(id))):
         return shapes.result(row, services.catalogue.report_of_result(row))
     raise NotFound("no analysis, report or result has this id")
