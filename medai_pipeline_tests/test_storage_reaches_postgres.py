@@ -13,7 +13,7 @@ from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import IntegrityError
 
 from medai_pipeline.errors import DatabaseUnreachable, SettingsError, StorageError
-from medai_pipeline.storage.database import dagster_url, engine_for, migrate
+from medai_pipeline.storage.database import dagster_url, engine_for, migrate, migrations
 from medai_pipeline.storage.tables import arrivals, metadata, models
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -56,6 +56,17 @@ def test_the_tables_are_those_the_migrations_make(engine: Engine) -> None:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
         assert context.get_current_heads() == ("0008",)
+
+
+def test_the_last_change_of_the_tables_can_be_taken_back(new_database: Callable[..., str]) -> None:
+    from alembic import command
+
+    engine = engine_for(new_database())
+    with engine.begin() as connection:
+        config = migrations(connection)
+        command.downgrade(config, "-1")
+        command.upgrade(config, "head")
+    engine.dispose()
 
 
 def test_processes_that_migrate_at_once_wait_for_each_other(new_database: Callable[..., str]) -> None:

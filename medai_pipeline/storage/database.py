@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from medai_pipeline.errors import (
@@ -16,6 +16,9 @@ from medai_pipeline.errors import (
     StorageFull,
     StudyForgotten,
 )
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 SCHEMA = "medai"
 _MIGRATIONS = Path(__file__).with_name("migrations")
@@ -57,15 +60,21 @@ def dagster_url(database_url: str) -> str:
 def migrate(engine: Engine) -> None:
     """Brings schema `medai` to the newest version, all or nothing. Processes that start together wait for each other."""
     from alembic import command
+
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        command.upgrade(migrations(connection), "head")
+
+
+def migrations(connection: Connection) -> Config:
+    """Alembic's view of the changes of the schema, over this connection."""
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    config.attributes["connection"] = connection
+    return config
 
 
 def _parsed(database_url: str) -> URL:
