@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from medai_pipeline.errors import StorageError
 from medai_pipeline.records import StudyState
 from medai_pipeline.storage.audit import Audit
-from medai_pipeline.storage.secrets import is_forgotten
+from medai_pipeline.storage.secrets import FORGET_LOCK, is_forgotten
 from medai_pipeline.storage.tables import (
     arrivals,
     audit_log,
@@ -50,8 +50,7 @@ class Forgetting:
         """
         with self._engine.begin() as connection:
             # writers of the study's rows share this lock (trigger refuse_forgotten): none is left behind by them
-            lock = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('medai forget ' || :key, 0))")
-            connection.execute(lock, {"key": study_key})
+            connection.execute(FORGET_LOCK, {"key": study_key})
             known = [sa.exists().where(t.c.study_key == study_key) for t in (arrivals, studies, identities, forgotten)]
             if not connection.scalar(sa.select(sa.or_(*known))):
                 raise StorageError(f"no study {study_key} is known here: `medai worklist` lists the study keys")

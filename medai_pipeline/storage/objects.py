@@ -75,6 +75,12 @@ class ObjectStore:
 
     def get(self, name: str) -> bytes:
         """The plain bytes. Raises ObjectMissing, or ObjectCorrupt when they cannot be authenticated."""
+        try:
+            return self._opened(name)
+        except ObjectCorrupt:
+            return self._opened(name)  # its header may just have been exchanged in place (`rewrap`)
+
+    def _opened(self, name: str) -> bytes:
         path = self._path(name)
         try:
             with _disk(name):
@@ -84,20 +90,24 @@ class ObjectStore:
         return open_sealed(self._keys.opening(name, sealed_under(name, sealed)), name, sealed)
 
     def rewrap(self, name: str) -> bool:
-        """Seals an object's data key under the key it should have now; False when it has that already, or is gone."""
+        """Seals an object's data key under the key it should have now; False when it has that already, or is gone.
+
+        The header is exchanged in place: who replaces or deletes the object meanwhile makes or leaves another file, which
+        is not touched. Raises StudyForgotten, ObjectCorrupt.
+        """
         path, key = self._path(name), self._keys.sealing(name)
         try:
-            with _disk(name), path.open("rb") as file:
-                header = file.read(HEADER_BYTES)
+            with _disk(name), path.open("r+b", buffering=0) as file:
+                written = os.fstat(file.fileno())
+                header = os.pread(file.fileno(), HEADER_BYTES, 0)
                 old = sealed_under(name, header)
                 if old == key_id(key):
                     return False
-                body = file.read()
+                os.pwrite(file.fileno(), rewrapped(self._keys.opening(name, old), key, name, header), 0)
+                os.utime(file.fileno(), ns=(written.st_atime_ns, written.st_mtime_ns))  # it is as old as it was
+                os.fsync(file.fileno())
         except ObjectMissing:
             return False
-        header = rewrapped(self._keys.opening(name, old), key, name, header)
-        with _disk(name):
-            _write_whole(path, (header, body))
         return True
 
     def delete_study(self, study_key: str, kinds: Collection[str] = ()) -> tuple[int, int]:

@@ -12,9 +12,10 @@ The names (study keys, new UIDs, the patient index) are no part of this: they ne
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,7 +24,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine, Row
 from sqlalchemy.dialects.postgresql import insert
 
-from medai_pipeline.errors import StorageError
+from medai_pipeline.errors import ObjectCorrupt, StorageError, StudyForgotten
 from medai_pipeline.storage.audit import Audit
 from medai_pipeline.storage.keyring import KeyRing, KeySource
 from medai_pipeline.storage.keys import SECRET_BYTES, SiteKeys
@@ -32,6 +33,7 @@ from medai_pipeline.storage.secrets import CURRENT, DESTROYED, PAST, site_in_for
 from medai_pipeline.storage.tables import identities, marks, site_keys, study_secrets
 from medai_pipeline.storage.vault import Vault
 
+log = logging.getLogger(__name__)
 STEP = 500
 BY_STUDY = "objects.by-study"  # the mark of a store in which no object is sealed under the site's secret itself
 _LOCK = 0x6D656461_69000004
@@ -115,12 +117,23 @@ class Rotation:
             yield count
         while keys := self._vault.outdated(STEP):
             for study_key in keys:
-                self._vault.reseal(study_key)
+                with suppress(StudyForgotten):  # since it was listed: its row is gone
+                    self._vault.reseal(study_key)
             yield len(keys)
         if not self._is_by_study():
-            yield sum(self._objects.rewrap(name) for name in self._objects.names())
+            yield sum(self._rewrapped(name) for name in self._objects.names())
             with self._engine.begin() as connection:
                 connection.execute(insert(marks).values(name=BY_STUDY, at=sa.func.now()).on_conflict_do_nothing())
+
+    def _rewrapped(self, name: str) -> bool:
+        """False also for what nobody is to open, or can: it must not keep the old secret in force."""
+        try:
+            return self._objects.rewrap(name)
+        except StudyForgotten:
+            return False  # a late file of a forgotten study: the next sweep deletes it
+        except ObjectCorrupt as error:
+            log.warning("it stays as it is: %s", error.reason)
+            return False
 
     def destroyable(self) -> list[str]:
         """Ids of secrets here, the oldest first, under which nothing is sealed any more."""

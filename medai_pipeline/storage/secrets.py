@@ -30,6 +30,8 @@ CURRENT, PAST, DESTROYED = "current", "past", "destroyed"
 _VERSION = b"\x01"
 _KEPT = 512
 _KEPT_S = 30.0  # how long a process may go on with a secret that another has destroyed
+FORGET_LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('medai forget ' || :key, 0))")
+FORGET_LOCK_SHARED = sa.text("SELECT pg_advisory_xact_lock_shared(hashtextextended('medai forget ' || :key, 0))")
 _ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
 
 
@@ -92,6 +94,9 @@ class StudySecrets:
 
     def _made(self, study_key: str) -> StudyKeys:
         with self._engine.begin() as connection:
+            # the row's trigger takes this lock, too, but later: who holds the site's secret must not wait for a forgetting,
+            # which may itself wait for a rotation that waits for the site's secret
+            connection.execute(FORGET_LOCK_SHARED, {"key": study_key})
             found = self._read(connection, study_key)
             if found:
                 return found
