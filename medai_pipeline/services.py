@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from medai_pipeline.arrivals import Watch
     from medai_pipeline.dicom.deidentify import Deidentifier
+    from medai_pipeline.incoming.spool import Spool
     from medai_pipeline.models.catalog import ModelSet
     from medai_pipeline.pacs.orthanc import Orthanc
     from medai_pipeline.pacs.records import PacsInstance
@@ -134,6 +135,12 @@ class Services:
         from medai_pipeline.storage.objects import ObjectStore
 
         return ObjectStore(self.settings.objects_path, self.secrets)
+
+    @cached_property
+    def spool(self) -> Spool:
+        from medai_pipeline.incoming.spool import Spool
+
+        return Spool(self.objects, self.keys.study_key)
 
     @cached_property
     def pacs(self) -> Pacs:

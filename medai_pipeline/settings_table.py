@@ -230,8 +230,8 @@ SETTINGS: tuple[Setting, ...] = (
         "MEDAI_RETENTION",
         "",
         _retention,
-        "days that kinds of data are kept, with commas: raw=30,tensors=90,deidentified=365,reports=3650,events=90,logs=30; "
-        "empty: all for ever",
+        "days that kinds of data are kept, with commas: raw=30,tensors=90,deidentified=365,reports=3650,quarantine=90,events=90,"
+        "logs=30; what is not named stays for ever, but for quarantine (90; quarantine=never)",
     ),
     Setting(
         "MEDAI_OVERDUE_SECONDS", "1800", float, "a study without a report is overdue when its images came longer ago"

@@ -67,7 +67,7 @@ def test_each_kind_goes_at_its_age_and_what_is_newer_or_not_done_stays(services:
     study(services, NEW, 5)
     study(services, BUSY, 500, done=False)
     found = {aged.kind: (aged.studies, aged.objects) for aged in apply(services, dry_run=True)}
-    assert found == {"raw": (1, 2), "tensors": (1, 1), "deidentified": (0, 0), "reports": (0, 0)}
+    assert found == {"raw": (1, 2), "tensors": (1, 1), "deidentified": (0, 0), "reports": (0, 0), "quarantine": (0, 0)}
     everything = {"raw", "raw_dicom", "normalized_tensors", "anonymized", "reports"}
     assert left(services, OLD) == everything
     assert {a.kind: (a.studies, a.objects) for a in apply(services)} == found
@@ -180,5 +180,6 @@ def test_a_rule_that_makes_no_sense_is_refused_by_name(text: str) -> None:
 
 
 def test_rules_are_read_in_the_order_in_which_they_are_carried_out() -> None:
-    assert list(parse_retention(" reports=10, raw = 2.5 ").items()) == [("raw", 2.5), ("reports", 10.0)]
-    assert parse_retention("") == {} and "audit" not in KINDS
+    told = parse_retention(" reports=10, raw = 2.5, quarantine=never ")
+    assert list(told.items()) == [("raw", 2.5), ("reports", 10.0)]
+    assert parse_retention("") == {"quarantine": 90.0} and "audit" not in KINDS

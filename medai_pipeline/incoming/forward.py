@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from medai_pipeline.errors import MedaiError, ObjectMissing, PacsBusy, StorageError
+from medai_pipeline.errors import MedaiError, ObjectMissing, PacsBusy, StorageError, StudyForgotten
 from medai_pipeline.incoming.spool import Spool
 from medai_pipeline.pacs.records import UploadResult
 
@@ -56,14 +56,15 @@ class Forwarder:
         taken, put_off = 0, ""
         for batch in self._batches():
             results = self.pacs.upload_many([data for _, data in batch])
-            for (digest, data), result in zip(batch, results, strict=True):
+            for (entry, data), result in zip(batch, results, strict=True):
                 if result.retryable:
                     put_off = result.reason
                     continue
                 if not result.stored:
-                    self.spool.set_aside(data, f"the PACS refused it: {result.reason}")
+                    self.spool.refused(entry, data, f"the PACS refused it: {result.reason}")
                     log.warning("a file is in quarantine: the PACS refused it: %s", result.reason)
-                self.spool.done(digest)
+                else:
+                    self.spool.done(entry)
                 taken += result.stored
         if put_off:
             raise PacsBusy(f"the PACS does not take everything now: {put_off}")
@@ -72,27 +73,30 @@ class Forwarder:
     def _batches(self) -> Iterator[list[tuple[str, bytes]]]:
         batch: list[tuple[str, bytes]] = []
         size = 0
-        for digest in self.spool.waiting():
-            data = self._read(digest)
+        for entry in self.spool.waiting():
+            data = self._read(entry)
             if data is None:
                 continue
             if batch and (len(batch) >= BATCH_FILES or size + len(data) > BATCH_BYTES):
                 yield batch
                 batch, size = [], 0
-            batch.append((digest, data))
+            batch.append((entry, data))
             size += len(data)
         if batch:
             yield batch
 
-    def _read(self, digest: str) -> bytes | None:
+    def _read(self, entry: str) -> bytes | None:
         """None for one that cannot be read, which never holds up the others; it is said once and stays."""
-        if digest in self._unreadable:
+        if entry in self._unreadable:
             return None
         try:
-            return self.spool.read(digest)
+            return self.spool.read(entry)
         except ObjectMissing:
             return None  # another process has passed it on
+        except StudyForgotten:
+            self.spool.done(entry)
+            return None
         except StorageError as error:
-            self._unreadable.add(digest)
+            self._unreadable.add(entry)
             log.error(error.reason)
             return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medai_pipeline.errors import PacsNotFound, SettingsError, StorageError
-from medai_pipeline.incoming.spool import Quarantined, Spool
+from medai_pipeline.incoming.spool import Quarantined
 from medai_pipeline.local.study_commands import user
 from medai_pipeline.pacs.node import Node, parse_node
 
@@ -73,12 +73,12 @@ def node_of(settings: Settings, name: str | None) -> Node:
 def status(services: Services) -> dict[str, Any]:
     """Who the PACS is, and what came in: for a person and for programs, without identity. Raises PacsError when it is away."""
     system = services.pacs.system()
-    aside = _spool(services).quarantine()
+    aside = services.spool.quarantine()
     return {
         "pacs": services.settings.pacs or services.settings.orthanc_url,
         "answers_as": system.get("DicomAet", ""),
         "version": system.get("Version", ""),
-        "waiting_to_be_passed_on": len(_spool(services).waiting()),
+        "waiting_to_be_passed_on": len(services.spool.waiting()),
         "in_quarantine": len(aside),
     }
 
@@ -141,7 +141,7 @@ def move_to(asked_node: Node, services: Services, study_uids: Sequence[str], des
 
 def quarantined(services: Services, beginnings: Sequence[str]) -> list[Quarantined]:
     """Entries whose digest begins so; all without a beginning. Raises StorageError for one that fits nothing."""
-    entries = _spool(services).quarantine()
+    entries = services.spool.quarantine()
     for beginning in beginnings:
         if not any(entry.digest.startswith(beginning) for entry in entries):
             raise StorageError("no entry of the quarantine begins so: `medai pacs quarantine` lists them")
@@ -150,15 +150,15 @@ def quarantined(services: Services, beginnings: Sequence[str]) -> list[Quarantin
 
 def act(services: Services, entries: Sequence[Quarantined], what: str, out: Path | None = None) -> None:
     """`what`: again (to the PACS once more), forget (for good), or out (in clear to the folder `out`; the entry stays)."""
-    spool = _spool(services)
+    spool = services.spool
     for entry in entries:
         if what == "again":
-            spool.try_again(entry.digest)
+            spool.try_again(entry.entry)
         elif what == "forget":
-            spool.forget(entry.digest)
+            spool.forget(entry.entry)
         elif out is not None:
             out.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_private(out / f"{entry.digest[:24]}.dcm", spool.quarantined(entry.digest))
+            write_private(out / f"{entry.digest[:24]}.dcm", spool.quarantined(entry.entry))
     _record(services, f"quarantine {what}", {"files": len(entries)})
 
 
@@ -167,10 +167,6 @@ def write_private(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
-
-
-def _spool(services: Services) -> Spool:
-    return Spool(services.objects)
 
 
 def _record(services: Services, action: str, detail: Mapping[str, Any]) -> None:

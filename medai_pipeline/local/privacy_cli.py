@@ -211,13 +211,17 @@ def forget(study_keys: tuple[str, ...], patient: str | None, reason: str, lift: 
     if patient == "-":
         patient = click.prompt("Patient ID", hide_input=not sys.stdin.isatty())
     wanted = page.wanted(services, study_keys, patient)
-    if not wanted:
+    loose = 0 if lift else page.loose(services, wanted, patient)
+    if not wanted and not loose:
         console.print("no study of this patient is known here")
         sys.exit(1)
     words = "may come again as new ones" if lift else "are forgotten for good: nobody can bring them back"
+    words = f"and {loose} files of no study {words}" if loose else words
     if not yes:
         click.confirm(f"{len(wanted)} studies {words}. Go on?", abort=True)
-    missing = page.lift(services, wanted, reason) if lift else page.forget(services, wanted, reason, click.echo)
+    missing = (
+        page.lift(services, wanted, reason) if lift else page.forget(services, wanted, patient, reason, click.echo)
+    )
     for key in missing:
         console.print(f"{plain(printable(key))}: not known here, or not forgotten", soft_wrap=True)
     sys.exit(1 if missing else 0)

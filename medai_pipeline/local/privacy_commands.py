@@ -139,22 +139,32 @@ def wanted(services: Services, study_keys: Sequence[str], patient_id: str | None
 
     if patient_id is not None:
         return studies_of_patient(services, patient_id, user())
+    services.spool.sort()
     return list(dict.fromkeys(key.strip().upper() for key in study_keys))
 
 
-def forget(services: Services, study_keys: Sequence[str], reason: str, say: Say) -> list[str]:
-    """Forgets each; returns those that were never known here."""
-    from medai_pipeline.orchestration.forgetting import forget as forget_study
+def loose(services: Services, study_keys: Sequence[str], patient_id: str | None) -> int:
+    """How many files that came in are theirs, and under no study's own secret."""
+    return len(services.spool.shared_of(study_keys, patient_id or ""))
 
-    missing, delivered = [], 0
+
+def forget(services: Services, study_keys: Sequence[str], patient_id: str | None, reason: str, say: Say) -> list[str]:
+    """Forgets each, and what came in of the patient and names no study; returns those that were never known here."""
+    from medai_pipeline.orchestration.forgetting import forget as forget_study
+    from medai_pipeline.orchestration.forgetting import forget_incoming
+
+    missing, delivered, incoming = [], 0, 0
     for key in study_keys:
         try:
             done = forget_study(services, key, reason, user())
         except StorageError:
             missing.append(key)
             continue
-        delivered += done.delivered
+        delivered, incoming = delivered + done.delivered, incoming + done.incoming
         say(f"{key}  forgotten; {done.objects} objects deleted")
+    incoming += forget_incoming(services, study_keys, patient_id or "", reason, user())
+    if incoming:
+        say(f"{incoming} files that had come in and waited, or were refused, are deleted: the PACS did not have them")
     if delivered:
         say(f"{delivered} objects were sent to a PACS: they are there still, and to be deleted there")
     if len(missing) < len(study_keys):

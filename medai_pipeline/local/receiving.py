@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 from medai_pipeline.errors import MedaiError, SettingsError
 from medai_pipeline.incoming.forward import Forwarder
 from medai_pipeline.incoming.inbox import Inbox
-from medai_pipeline.incoming.spool import Spool
 from medai_pipeline.local.attached import attached_settings
 from medai_pipeline.services import Services
 from medai_pipeline.settings import Settings, read_settings
 
 if TYPE_CHECKING:
+    from medai_pipeline.incoming.spool import Spool
     from medai_pipeline.pacs.receiver import Receiver
 
 LOOK_S = 0.2
@@ -35,7 +35,7 @@ def receive(settings: Settings, stop: threading.Event, echo: Callable[[str], Non
     if not settings.receives:
         raise SettingsError("nothing may come in: set MEDAI_SCP_PORT for C-STORE, or MEDAI_INBOX to a folder")
     services = Services(settings)
-    spool = Spool(services.objects)
+    spool = services.spool
     forwarder = Forwarder(spool, services.pacs)
     loops: list[Callable[[threading.Event], None]] = [forwarder.run]
     with ExitStack() as opened:

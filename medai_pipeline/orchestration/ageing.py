@@ -79,7 +79,8 @@ Rule = Callable[["Services", Kind, datetime, float, bool], Aged]
 
 
 def _of(kind: Kind) -> Rule:
-    return _objects if kind.objects else {"reports": _reports, "events": _events, "logs": _logs}[kind.name]
+    others = {"reports": _reports, "quarantine": _quarantine, "events": _events, "logs": _logs}
+    return _objects if kind.objects else others[kind.name]
 
 
 def _objects(services: Services, kind: Kind, now: datetime, days: float, dry_run: bool) -> Aged:
@@ -94,10 +95,18 @@ def _objects(services: Services, kind: Kind, now: datetime, days: float, dry_run
 def _reports(services: Services, kind: Kind, now: datetime, days: float, dry_run: bool) -> Aged:
     keys = _keys(services, kind, now, days, dry_run)
     sizes = [services.objects.study_size(key) for key in keys]
-    if not dry_run:
+    if keys and not dry_run:
+        services.spool.sort()
         for key in keys:
             forget(services, key, f"older than {days:g} days", ACTOR)
     return Aged(kind.name, days, len(keys), sum(count for count, _ in sizes), sum(size for _, size in sizes))
+
+
+def _quarantine(services: Services, kind: Kind, now: datetime, days: float, dry_run: bool) -> Aged:
+    old = services.spool.older((now - timedelta(days=days)).timestamp())
+    for entry, _ in () if dry_run else old:
+        services.spool.forget(entry)
+    return Aged(kind.name, days, objects=len(old), size=sum(size for _, size in old))
 
 
 def _events(services: Services, kind: Kind, now: datetime, days: float, dry_run: bool) -> Aged:

@@ -19,11 +19,13 @@ LATE_WRITERS = timedelta(days=2)
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What became of a study: objects deleted in the store, and objects that were delivered and are elsewhere."""
+    """What became of a study: objects deleted in the store, files among them that had come in and were not in the PACS,
+    and objects that were delivered and are elsewhere."""
 
     study_key: str
     objects: int
     delivered: int
+    incoming: int = 0
 
 
 def studies_of_patient(services: Services, patient_id: str, actor: str) -> list[str]:
@@ -31,7 +33,31 @@ def studies_of_patient(services: Services, patient_id: str, actor: str) -> list[
     while keys := services.vault.outdated(500):  # rows of earlier versions are in no index
         for key in keys:
             services.vault.reseal(key)
-    return services.vault.of_patient(patient_id, actor, "medai forget")
+    return sorted(
+        {*services.vault.of_patient(patient_id, actor, "medai forget"), *_incoming(services, patient_id, actor)}
+    )
+
+
+def _incoming(services: Services, patient_id: str, actor: str) -> set[str]:
+    """Studies of the patient that have a file in the spool or in quarantine, which no index knows: all are opened."""
+    services.spool.sort()
+    found, opened = services.spool.of_patient(patient_id)
+    token = services.keys.patient_token(patient_id)
+    detail = {"purpose": "medai forget", "opened": opened, "found": sorted(found)}
+    if opened:
+        services.audit.append(actor, "identity.search", f"patient:{token}", detail)
+    return found
+
+
+def forget_incoming(services: Services, study_keys: Sequence[str], patient_id: str, reason: str, actor: str) -> int:
+    """Files in the spool or in quarantine that are under no study's own secret: of studies that were forgotten before they
+    came, or of the patient and no study. How many were deleted."""
+    count = services.spool.forget_shared(study_keys, patient_id)
+    if count:
+        token = services.keys.patient_token(patient_id)
+        subject = f"patient:{token}" if token else "incoming"
+        services.audit.append(actor, "incoming.forget", subject, {"files": count, "reason": reason})
+    return count
 
 
 def forget(services: Services, study_key: str, reason: str, actor: str) -> Forgotten:
@@ -42,8 +68,9 @@ def forget(services: Services, study_key: str, reason: str, actor: str) -> Forgo
     key = study_key.strip().upper()
     delivered = forgetting(services).forget(key, actor, reason, services.now())
     services.secrets.drop(key)
+    incoming = services.spool.of_study(key)
     count, _ = services.objects.delete_study(key) if study_of(key) == key else (0, 0)
-    return Forgotten(key, count, delivered)
+    return Forgotten(key, count, delivered, incoming)
 
 
 def lift(services: Services, study_keys: Sequence[str], reason: str, actor: str) -> list[str]:

@@ -25,10 +25,12 @@ from medai_pipeline.storage.tables import (
     metadata,
     reports,
     studies,
+    study_secrets,
 )
 from medai_pipeline.storage.web_tables import idempotency_keys
 
 KEPT = (arrivals, studies, forgotten, audit_log)  # what still names the study, by its key alone
+KNOWING = (arrivals, studies, identities, forgotten, study_secrets)  # a study may have come in and be nowhere else
 _REMEMBERED = timedelta(minutes=1)  # twice as long as `secrets` remembers
 
 Also = Callable[[Connection, str], None]
@@ -51,7 +53,7 @@ class Forgetting:
         with self._engine.begin() as connection:
             # writers of the study's rows share this lock (trigger refuse_forgotten): none is left behind by them
             connection.execute(FORGET_LOCK, {"key": study_key})
-            known = [sa.exists().where(t.c.study_key == study_key) for t in (arrivals, studies, identities, forgotten)]
+            known = [sa.exists().where(t.c.study_key == study_key) for t in KNOWING]
             if not connection.scalar(sa.select(sa.or_(*known))):
                 raise StorageError(f"no study {study_key} is known here: `medai worklist` lists the study keys")
             again = is_forgotten(connection, study_key)

@@ -128,11 +128,10 @@ class ObjectStore:
         return len(sizes), sum(sizes)
 
     def _places(self, study_key: str, kinds: Collection[str]) -> list[Path]:
-        """Where a study's objects lie: KIND/KEY or KIND/ASSET/KEY, a file or a folder."""
-        found = [
-            path for kind in kinds or ("*", "assets/*", "kept/*") for path in self._root.glob(f"{kind}/{study_key}")
-        ]
-        return [path for path in found if not path.is_symlink()]
+        """Where a study's objects lie: KIND/KEY or KIND/ASSET/KEY, a file or a folder; or incoming/KIND/KEY.DIGEST."""
+        within = [f"{kind}/{study_key}" for kind in kinds or ("*", "assets/*", "kept/*")]
+        within += [] if kinds else [f"incoming/*/{study_key}.*"]
+        return [path for pattern in within for path in self._root.glob(pattern) if not path.is_symlink()]
 
     def exists(self, name: str) -> bool:
         return self._path(name).is_file()

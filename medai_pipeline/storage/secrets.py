@@ -137,8 +137,8 @@ class StudySecrets:
 
 
 def study_of(name: str) -> str:
-    """Whose an object is: the study key in its name, else that of the objects of no study."""
-    parts = name.split("/")
+    """Whose an object is: the study key in its name, as a part or before a part's first dot; else that of no study."""
+    parts = (part.partition(".")[0] for part in name.split("/"))
     return next((p for p in parts if len(p) == STUDY_KEY_LENGTH and _ALPHABET.issuperset(p)), NO_STUDY)
 
 
