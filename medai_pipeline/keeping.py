@@ -66,8 +66,18 @@ def purge_kept(
     That is: of any version but those of `needed_refs`, of an earlier revision of its study, or of other code. `rows` is
     the registry, `revisions` the latest revision of each study. One audit record says how many went.
     """
-    refs, until = needed_refs(rows), (now - timedelta(days=days)).timestamp()
-    values = size = 0
+    gone, left = _too_old(objects, rows, revisions, (now - timedelta(days=days)).timestamp())
+    purged = _noted(audit, Purged(len(gone), sum(gone.values()), left), days)  # first: nothing goes without a record
+    for name in gone:
+        objects.delete(name)
+    return purged
+
+
+def _too_old(
+    objects: ObjectStore, rows: Iterable[ModelRow], revisions: Mapping[str, int], until: float
+) -> tuple[dict[str, int], bool]:
+    """Bytes of what goes, by name, and whether there is more than one pass takes."""
+    refs, gone = needed_refs(rows), dict[str, int]()
     for name in objects.names(KEPT):
         study_key, made = name.split("/")[-2:]
         revision = revisions.get(study_key)
@@ -79,11 +89,10 @@ def purge_kept(
             continue
         if facts.written_at > until:
             continue
-        if values == MOST_AT_ONCE:
-            return _noted(audit, Purged(values, size, True), days)
-        objects.delete(name)
-        values, size = values + 1, size + facts.size
-    return _noted(audit, Purged(values, size, False), days)
+        if len(gone) == MOST_AT_ONCE:
+            return gone, True
+        gone[name] = facts.size
+    return gone, False
 
 
 def _noted(audit: Audit, purged: Purged, days: float) -> Purged:

@@ -176,12 +176,9 @@ class Spool:
             (place, entry) for place, entry in self._shared() if fits(whose(self._open(place + entry) or b""))
         ]  # fmt: skip
 
-    def forget_shared(self, study_keys: Iterable[str], patient_id: str = "") -> int:
-        """Deletes them; how many."""
-        found = self.shared_of(study_keys, patient_id)
-        for place, entry in found:
+    def remove(self, entries: Iterable[tuple[str, str]]) -> None:
+        for place, entry in entries:
             self._remove(place, entry)
-        return len(found)
 
     def _key(self, told: Whose) -> str:
         return self.study_key(told.study_instance_uid) if self.study_key and told.study_instance_uid else ""

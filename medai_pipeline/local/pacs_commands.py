@@ -16,6 +16,7 @@ from medai_pipeline.errors import PacsNotFound, SettingsError, StorageError
 from medai_pipeline.incoming.spool import Quarantined
 from medai_pipeline.local.study_commands import user
 from medai_pipeline.pacs.node import Node, parse_node
+from medai_pipeline.pacs.records import PacsInstance
 
 if TYPE_CHECKING:
     from medai_pipeline.pacs.seam import Pacs
@@ -115,18 +116,19 @@ def fetch(asked: Asking, study_uids: Sequence[str], out: Path, advance: Callable
 
     Raises PacsNotFound for a study that is not there.
     """
-    pacs, written = asked.pacs, 0
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    pacs, written, wanted = asked.pacs, 0, list[tuple[PacsInstance, ...]]()
     for uid in study_uids:
         studies = pacs.find_studies(uid)
         if not studies:
             raise PacsNotFound("the PACS has no study with one of these UIDs: `medai pacs find` lists what it has")
-        instances = pacs.instances(*(study.orthanc_id for study in studies))
-        for _, data in pacs.fetch(instances):
-            write_private(out / f"{hashlib.sha256(data).hexdigest()[:24]}.dcm", data)
-            written += 1
-            advance(1)
-    _record(asked.services, "get", {"studies": len(study_uids), "instances": written})
+        wanted.append(pacs.instances(*(study.orthanc_id for study in studies)))
+    # before the first byte: whatever is cut off, it was recorded
+    _record(asked.services, "get", {"studies": len(wanted), "instances": sum(map(len, wanted))})
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for _, data in (fetched for instances in wanted for fetched in pacs.fetch(instances)):
+        write_private(out / f"{hashlib.sha256(data).hexdigest()[:24]}.dcm", data)
+        written += 1
+        advance(1)
     return written
 
 
@@ -134,14 +136,15 @@ def move_to(asked_node: Node, services: Services, study_uids: Sequence[str], des
     """C-MOVE of each study to the AE that the node knows as `destination`; how many instances went."""
     from medai_pipeline.pacs.retrieve import move
 
-    completed = sum(move(asked_node, destination, "STUDY", {"StudyInstanceUID": uid}).completed for uid in study_uids)
-    _record(services, "move", {"studies": len(study_uids), "instances": completed, "to": destination})
-    return completed
+    _record(services, "move", {"studies": len(study_uids), "to": destination})  # before: some may go and the rest fail
+    return sum(move(asked_node, destination, "STUDY", {"StudyInstanceUID": uid}).completed for uid in study_uids)
 
 
 def quarantined(services: Services, beginnings: Sequence[str]) -> list[Quarantined]:
     """Entries whose digest begins so; all without a beginning. Raises StorageError for one that fits nothing."""
     entries = services.spool.quarantine()
+    if any(entry.file_name for entry in entries):  # they may name somebody
+        _record(services, "quarantine list", {"files": len(entries)})
     for beginning in beginnings:
         if not any(entry.digest.startswith(beginning) for entry in entries):
             raise StorageError("no entry of the quarantine begins so: `medai pacs quarantine` lists them")
@@ -151,6 +154,7 @@ def quarantined(services: Services, beginnings: Sequence[str]) -> list[Quarantin
 def act(services: Services, entries: Sequence[Quarantined], what: str, out: Path | None = None) -> None:
     """`what`: again (to the PACS once more), forget (for good), or out (in clear to the folder `out`; the entry stays)."""
     spool = services.spool
+    _record(services, f"quarantine {what}", {"files": len(entries)})  # before: whatever is cut off, it was recorded
     for entry in entries:
         if what == "again":
             spool.try_again(entry.entry)
@@ -159,7 +163,6 @@ def act(services: Services, entries: Sequence[Quarantined], what: str, out: Path
         elif out is not None:
             out.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_private(out / f"{entry.digest[:24]}.dcm", spool.quarantined(entry.entry))
-    _record(services, f"quarantine {what}", {"files": len(entries)})
 
 
 def write_private(path: Path, data: bytes) -> None:

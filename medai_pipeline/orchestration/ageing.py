@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from medai_pipeline.errors import MedaiError
-from medai_pipeline.orchestration.event_log import delete_old_events, old_events
+from medai_pipeline.orchestration.event_log import AT_ONCE, delete_old_events, old_events
 from medai_pipeline.orchestration.forgetting import forget, sweep_late_files
 from medai_pipeline.retention import KINDS, Kind, parse_retention
 
@@ -62,20 +62,24 @@ def apply(services: Services, dry_run: bool = False, actor: str = ACTOR) -> list
     """Every rule once; with `dry_run` nothing is deleted and everything that would be, in the end, is counted."""
     rules = parse_retention(services.settings.retention)
     now = services.now()
-    done = [_of(KINDS[name])(services, KINDS[name], now, days, dry_run) for name, days in rules.items()]
-    for aged in done:
-        if not dry_run and (aged.studies or aged.objects):
-            detail = {
-                "older_than_days": aged.days,
-                "studies": aged.studies,
-                "objects": aged.objects,
-                "bytes": aged.size,
-            }
-            services.audit.append(actor, "retention.delete", f"kind:{aged.kind}", detail)
+    done = []
+    for name, days in rules.items():
+        aged, delete = _of(KINDS[name])(services, KINDS[name], now, days, dry_run)
+        if not dry_run:
+            _record(services, actor, aged)  # first: whatever is cut off, nothing goes without a record
+            delete()
+        done.append(aged)
     return done
 
 
-Rule = Callable[["Services", Kind, datetime, float, bool], Aged]
+def _record(services: Services, actor: str, aged: Aged) -> None:
+    if aged.studies or aged.objects:
+        detail = {"older_than_days": aged.days, "studies": aged.studies, "objects": aged.objects, "bytes": aged.size}
+        services.audit.append(actor, "retention.delete", f"kind:{aged.kind}", detail)
+
+
+# what a rule finds, and what deletes just that
+Rule = Callable[["Services", Kind, datetime, float, bool], tuple[Aged, Callable[[], object]]]
 
 
 def _of(kind: Kind) -> Rule:
@@ -83,51 +87,74 @@ def _of(kind: Kind) -> Rule:
     return _objects if kind.objects else others[kind.name]
 
 
-def _objects(services: Services, kind: Kind, now: datetime, days: float, dry_run: bool) -> Aged:
+def _objects(
+    services: Services, kind: Kind, now: datetime, days: float, dry_run: bool
+) -> tuple[Aged, Callable[[], object]]:
     keys = _keys(services, kind, now, days, dry_run)
-    look = services.objects.study_size if dry_run else services.objects.delete_study
-    found = [look(key, kind.objects) for key in keys]
-    if not dry_run:
+
+    def delete() -> None:
+        for key in keys:
+            services.objects.delete_study(key, kind.objects)
         services.ages.note(keys, kind.name, now)
-    return Aged(kind.name, days, len(keys), sum(count for count, _ in found), sum(size for _, size in found))
+
+    return _sized(services, kind, days, keys), delete
 
 
-def _reports(services: Services, kind: Kind, now: datetime, days: float, dry_run: bool) -> Aged:
+def _reports(
+    services: Services, kind: Kind, now: datetime, days: float, dry_run: bool
+) -> tuple[Aged, Callable[[], object]]:
     keys = _keys(services, kind, now, days, dry_run)
-    sizes = [services.objects.study_size(key) for key in keys]
-    if keys and not dry_run:
-        services.spool.sort()
+
+    def delete() -> None:
+        if keys:
+            services.spool.sort()
         for key in keys:
             forget(services, key, f"older than {days:g} days", ACTOR)
+
+    return _sized(services, kind, days, keys), delete
+
+
+def _sized(services: Services, kind: Kind, days: float, keys: list[str]) -> Aged:
+    sizes = [services.objects.study_size(key, kind.objects) for key in keys]
     return Aged(kind.name, days, len(keys), sum(count for count, _ in sizes), sum(size for _, size in sizes))
 
 
-def _quarantine(services: Services, kind: Kind, now: datetime, days: float, dry_run: bool) -> Aged:
+def _quarantine(
+    services: Services, kind: Kind, now: datetime, days: float, dry_run: bool
+) -> tuple[Aged, Callable[[], object]]:
     old = services.spool.older((now - timedelta(days=days)).timestamp())
-    for entry, _ in () if dry_run else old:
-        services.spool.forget(entry)
-    return Aged(kind.name, days, objects=len(old), size=sum(size for _, size in old))
+
+    def delete() -> None:
+        for entry, _ in old:
+            services.spool.forget(entry)
+
+    return Aged(kind.name, days, objects=len(old), size=sum(size for _, size in old)), delete
 
 
-def _events(services: Services, kind: Kind, now: datetime, days: float, dry_run: bool) -> Aged:
+def _events(
+    services: Services, kind: Kind, now: datetime, days: float, dry_run: bool
+) -> tuple[Aged, Callable[[], object]]:
     until = now - timedelta(days=days)
-    work = old_events if dry_run else delete_old_events
-    return Aged(kind.name, days, objects=work(services.engine, until))
+    count = old_events(services.engine, until, None if dry_run else AT_ONCE)
+    return Aged(kind.name, days, objects=count), lambda: delete_old_events(services.engine, until)
 
 
-def _logs(services: Services, kind: Kind, now: datetime, days: float, dry_run: bool) -> Aged:
+def _logs(
+    services: Services, kind: Kind, now: datetime, days: float, dry_run: bool
+) -> tuple[Aged, Callable[[], object]]:
     """A service's log is put aside when half the time is over, and the one put aside goes when it is half that old:
     so no line grows older than the rule says."""
     half = (now - timedelta(days=days / 2)).timestamp()
     folder = services.settings.home_path / "logs"
     old = [path for path in folder.glob("*.log.1") if path.stat().st_mtime <= half]
-    size = sum(path.stat().st_size for path in old)
-    if not dry_run:
+
+    def delete() -> None:
         for path in old:
             path.unlink(missing_ok=True)
         for path in folder.glob("*.log"):
             _begin_anew(path)
-    return Aged(kind.name, days, objects=len(old), size=size)
+
+    return Aged(kind.name, days, objects=len(old), size=sum(path.stat().st_size for path in old)), delete
 
 
 def _begin_anew(path: Path) -> None:

@@ -42,8 +42,11 @@ DELETE FROM event_logs WHERE id IN (
 )
 """
 _COUNT_OLD = """
-SELECT count(*) FROM event_logs AS e JOIN runs AS r ON r.run_id = e.run_id
-WHERE e.asset_key IS NULL AND e.timestamp < :until AND r.status IN ('SUCCESS', 'FAILURE', 'CANCELED')
+SELECT count(*) FROM (
+    SELECT FROM event_logs AS e JOIN runs AS r ON r.run_id = e.run_id
+    WHERE e.asset_key IS NULL AND e.timestamp < :until AND r.status IN ('SUCCESS', 'FAILURE', 'CANCELED')
+    LIMIT :most
+) AS old
 """
 
 
@@ -64,10 +67,11 @@ def wipe(connection: Connection, study_key: str) -> None:
         connection.execute(sa.text(statement), {"key": study_key} if ":key" in statement else {})
 
 
-def old_events(engine: Engine, until: datetime) -> int:
-    """How many events of runs, not of assets, are older."""
+def old_events(engine: Engine, until: datetime, most: int | None = None) -> int:
+    """How many events of runs, not of assets, are older; counted up to `most`."""
     with engine.connect() as connection:
-        return int(connection.scalar(sa.text(_COUNT_OLD), {"until": _naive(until)}) or 0) if _is_here(connection) else 0
+        given = {"until": _naive(until), "most": most}
+        return int(connection.scalar(sa.text(_COUNT_OLD), given) or 0) if _is_here(connection) else 0
 
 
 def delete_old_events(engine: Engine, until: datetime) -> int:

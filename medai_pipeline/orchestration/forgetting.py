@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from medai_pipeline.orchestration.event_log import wipe
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from medai_pipeline.services import Services
 
 LATE_WRITERS = timedelta(days=2)
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+SWEPT = "late-files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def _incoming(services: Services, patient_id: str, actor: str) -> set[str]:
     services.spool.sort()
     found, opened = services.spool.of_patient(patient_id)
     token = services.keys.patient_token(patient_id)
-    detail = {"purpose": "medai forget", "opened": opened, "found": sorted(found)}
+    detail = {"purpose": "medai forget", "opened": opened, "studies": len(found)}
     if opened:
         services.audit.append(actor, "identity.search", f"patient:{token}", detail)
     return found
@@ -52,12 +54,13 @@ def _incoming(services: Services, patient_id: str, actor: str) -> set[str]:
 def forget_incoming(services: Services, study_keys: Sequence[str], patient_id: str, reason: str, actor: str) -> int:
     """Files in the spool or in quarantine that are under no study's own secret: of studies that were forgotten before they
     came, or of the patient and no study. How many were deleted."""
-    count = services.spool.forget_shared(study_keys, patient_id)
-    if count:
+    found = services.spool.shared_of(study_keys, patient_id)
+    if found:
         token = services.keys.patient_token(patient_id)
         subject = f"patient:{token}" if token else "incoming"
-        services.audit.append(actor, "incoming.forget", subject, {"files": count, "reason": reason})
-    return count
+        services.audit.append(actor, "incoming.forget", subject, {"files": len(found), "reason": reason})
+        services.spool.remove(found)
+    return len(found)
 
 
 def forget(services: Services, study_key: str, reason: str, actor: str) -> Forgotten:
@@ -84,6 +87,11 @@ def forgetting(services: Services) -> Forgetting:
 
 
 def sweep_late_files(services: Services) -> int:
-    """What a worker wrote for a study while it was being forgotten: sealed under a destroyed key, so only dead weight."""
-    keys = services.ages.forgotten_since(services.now() - LATE_WRITERS)
-    return sum(services.objects.delete_study(key)[0] for key in keys)
+    """What a worker wrote for a study while it was being forgotten, and what a forgetting that was cut off had not deleted
+    yet: sealed under a destroyed key, or by an earlier version under the site's. However long nothing ran meanwhile."""
+    now = services.now()
+    since = min(now, services.marks.last(SWEPT) or LONG_AGO)
+    keys = services.ages.forgotten_since(since - LATE_WRITERS)
+    count = sum(services.objects.delete_study(key)[0] for key in keys)
+    services.marks.note(SWEPT, now)
+    return count

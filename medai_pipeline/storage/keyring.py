@@ -19,6 +19,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 
 from medai_pipeline.errors import SettingsError
@@ -141,7 +142,10 @@ def read_ring(value: str | None, path: Path, create: bool) -> KeyRing:
 
 
 def write_ring(path: Path, ring: KeyRing) -> None:
-    """The file with mode 0600, in place of what was there. Raises SettingsError when it cannot be written."""
+    """The file with mode 0600, in place of what was there. Raises SettingsError when it cannot be written.
+
+    Drafts that a killed process left beside it go, too: they hold secrets that are to be destroyed.
+    """
     draft = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
         try:
@@ -149,6 +153,8 @@ def write_ring(path: Path, ring: KeyRing) -> None:
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
+        for left in path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 16}"):
+            left.unlink(missing_ok=True)
         _sync_folder(path.parent)
     except OSError as error:
         raise SettingsError(f"the key file at {path} cannot be written ({error.strerror}): give --out FILE") from error

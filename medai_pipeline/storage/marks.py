@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.dialects.postgresql import insert
 
@@ -22,6 +23,10 @@ class Marks:
         statement = insert(marks).values(name=name, at=now)
         with self._engine.begin() as connection:
             connection.execute(statement.on_conflict_do_update(index_elements=[marks.c.name], set_={"at": now}))
+
+    def last(self, name: str) -> datetime | None:
+        with self._engine.connect() as connection:
+            return connection.scalar(sa.select(marks.c.at).where(marks.c.name == name))
 
     def due(self, name: str, every: timedelta, now: datetime) -> bool:
         """Whether `name` was last noted longer ago than `every`; then it is noted now, for one caller alone."""

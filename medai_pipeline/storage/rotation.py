@@ -146,9 +146,9 @@ class Rotation:
 
     def destroyed(self) -> KeyRing:
         """The ring without the secrets that nothing needs any more."""
-        ring = self._source.ring
-        for secret_id in self.destroyable():
-            ring = ring.without(secret_id)
+        ring, done = self._source.ring, self.destroyable()
+        while ring.sites[0].id in done:  # one that is still in use keeps those after it, too: it goes first
+            ring = ring.without(ring.sites[0].id)
         return ring
 
     def note_destroyed(self, actor: str) -> list[str]:
