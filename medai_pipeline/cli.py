@@ -21,7 +21,7 @@ from medai_pipeline.local.privacy_cli import audit, forget, keys, retention
 from medai_pipeline.local.results_cli import deliveries, lineage
 from medai_pipeline.local.terminal import console, plain, printable, progress, quiet_logs
 from medai_pipeline.local.user_cli import users
-from medai_pipeline.memory import keep_buffers
+from medai_pipeline.memory import keep_buffers, no_core_files
 from medai_pipeline.settings import read_settings
 
 PATHS = click.Path(exists=True, path_type=Path)
@@ -53,6 +53,7 @@ def main() -> None:
     """Beside a PACS: de-identify each study, predict, explain, triage, report. Research use only."""
     quiet_logs(read_settings().log_level)
     keep_buffers()
+    no_core_files()
 
 
 @main.command()

@@ -6,7 +6,6 @@ like everything else. Killed at any moment, nothing is lost: what was acknowledg
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import threading
@@ -16,10 +15,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medai_pipeline import logs
 from medai_pipeline.errors import MedaiError, SettingsError
 from medai_pipeline.incoming.forward import Forwarder
 from medai_pipeline.incoming.inbox import Inbox
 from medai_pipeline.local.attached import attached_settings
+from medai_pipeline.memory import no_core_files
 from medai_pipeline.services import Services
 from medai_pipeline.settings import Settings, read_settings
 
@@ -88,7 +89,8 @@ def _run(loops: list[Callable[[threading.Event], None]], stop: threading.Event, 
 
 def main() -> int:
     settings = attached_settings(read_settings())
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_level, settings.log_format)
+    no_core_files()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

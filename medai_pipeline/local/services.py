@@ -17,6 +17,7 @@ from medai_pipeline.settings import Settings
 
 CODE_MODULE = "medai_pipeline.definitions"
 CODE_ATTRIBUTE = "defs"
+SECRETS = frozenset({"MEDAI_KEY", "ORTHANC_PASSWORD", "MEDAI_OIDC_CLIENT_SECRET", "MEDAI_METRICS_TOKEN"})
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def daemon(context: Context) -> Service:
         name="daemon",
         command=(context.python, "-m", "dagster._daemon", "run", "-w", str(context.workspace), *_levels(context)),
         ready=_daemon_beats(context.settings.web_port),
-        environment=context.environment,
+        environment=_without_secrets(context),
         shown="sensors, schedules, run queue",
         start_timeout_s=120,
         grace_s=15,
@@ -113,10 +114,15 @@ def webserver(context: Context) -> Service:
             *("-w", str(context.workspace), "--log-level", "warning"),
         ),
         ready=lambda: answers(port),
-        environment=context.environment,
+        environment=_without_secrets(context),
         shown=f"http://{LOOPBACK}:{port}",
         start_timeout_s=120,
     )
+
+
+def _without_secrets(context: Context) -> dict[str, str]:
+    """Dagster's own processes run none of our code that reads or seals: they are told no key and no password but the database's."""
+    return {name: value for name, value in context.environment.items() if name not in SECRETS}
 
 
 def receiver(context: Context) -> Service:

@@ -22,6 +22,7 @@ from medai_pipeline.local.paths import Home
 from medai_pipeline.local.postgres import EmbeddedPostgres, check
 from medai_pipeline.local.services import Context, Table, all_services, page_url
 from medai_pipeline.local.supervisor import Supervisor, end_leftovers
+from medai_pipeline.memory import no_core_files
 from medai_pipeline.settings import SETTINGS, Settings
 
 WORKSPACE = """\
@@ -79,6 +80,7 @@ class Stack:
 
     def start(self) -> None:
         """Returns when everything serves. Raises StackError and leaves nothing running when something cannot."""
+        no_core_files()
         self.home.make()
         self._lock.acquire()
         self._catch_signals()
@@ -173,7 +175,7 @@ class Stack:
             return check(self.settings.database_url)
         postgres = EmbeddedPostgres(self.home.postgres)
         postgres.prepare()
-        self._supervisor.start(postgres.service(dict(os.environ)))
+        self._supervisor.start(postgres.service(plain_environment()))
         self.settings = dataclasses.replace(self.settings, database_url=postgres.url)
 
     def _migrate(self) -> None:
@@ -223,7 +225,7 @@ class Stack:
             settings.orthanc_password,
             tuple(filter(None, settings.dicom_senders.split(","))),
         )
-        self._supervisor.start(orthanc.service(dict(os.environ)))
+        self._supervisor.start(orthanc.service(plain_environment()))
         self.settings = dataclasses.replace(settings, orthanc_url=orthanc.url, orthanc_password=orthanc.password)
 
     def _write_dagster_home(self) -> None:
@@ -243,6 +245,12 @@ class Stack:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.interrupt()
+
+
+def plain_environment() -> dict[str, str]:
+    """For programs that are not ours: without any of our settings. Whoever administers the database can read the environment
+    of its server, and is not to find the site's key there."""
+    return {name: value for name, value in os.environ.items() if name not in {setting.variable for setting in SETTINGS}}
 
 
 def _text(value: object) -> str:

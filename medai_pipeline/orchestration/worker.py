@@ -42,7 +42,10 @@ def worker_app() -> Celery:
 def log(**_: Any) -> None:
     """In place of Celery's own handlers: the same lines as every other service."""
     from medai_pipeline.logs import configure
+    from medai_pipeline.memory import no_core_files
     from medai_pipeline.settings import read_settings
+
+    no_core_files()  # here: before the processes that do the work are forked
 
     settings = read_settings()
     configure(settings.log_level, settings.log_format)

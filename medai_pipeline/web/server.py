@@ -12,6 +12,7 @@ import uvicorn
 
 from medai_pipeline import logs
 from medai_pipeline.errors import SettingsError
+from medai_pipeline.memory import no_core_files
 from medai_pipeline.services import Services
 from medai_pipeline.settings import Settings
 from medai_pipeline.web.app import create_app
@@ -28,6 +29,7 @@ def serve(services: Services) -> None:
 def config(services: Services) -> uvicorn.Config:
     settings = services.settings
     require_safe(services)
+    no_core_files()
     logs.configure(settings.log_level, settings.log_format)
     return uvicorn.Config(
         create_app(services),
