@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
-from medai_pipeline.errors import ObjectMissing
+from medai_pipeline.errors import ObjectCorrupt, ObjectMissing
 from medai_pipeline.orchestration.forgetting import forget
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
@@ -65,13 +65,15 @@ def test_an_object_that_is_deleted_while_its_key_changes_does_not_come_back(tmp_
         store.get("a")
 
 
-def test_an_object_keeps_its_content_and_age_and_opens_under_the_new_key_alone(tmp_path: Path) -> None:
+def test_an_object_keeps_its_content_opens_under_the_new_key_and_is_copied_anew_by_a_backup(tmp_path: Path) -> None:
     store = ObjectStore(tmp_path, Interrupted())
     ObjectStore(tmp_path, OLD).put("a", b"content" * 1000)
     os.utime(tmp_path / "a", (1e9, 1e9))
     assert (store.rewrap("a"), store.rewrap("a"), store.rewrap("gone")) == (True, False, False)
     assert ObjectStore(tmp_path, NEW).get("a") == b"content" * 1000
-    assert store.facts("a").written_at == 1e9
+    assert store.facts("a").written_at > 1e9
+    with pytest.raises(ObjectCorrupt):
+        ObjectStore(tmp_path, OLD).get("a")
 
 
 def test_readers_read_on_while_keys_change(tmp_path: Path) -> None:

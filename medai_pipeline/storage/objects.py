@@ -93,18 +93,16 @@ class ObjectStore:
         """Seals an object's data key under the key it should have now; False when it has that already, or is gone.
 
         The header is exchanged in place: who replaces or deletes the object meanwhile makes or leaves another file, which
-        is not touched. Raises StudyForgotten, ObjectCorrupt.
+        is not touched. Its time changes, by which whoever copies the store sees that it did. Raises StudyForgotten, ObjectCorrupt.
         """
         path, key = self._path(name), self._keys.sealing(name)
         try:
             with _disk(name), path.open("r+b", buffering=0) as file:
-                written = os.fstat(file.fileno())
                 header = os.pread(file.fileno(), HEADER_BYTES, 0)
                 old = sealed_under(name, header)
                 if old == key_id(key):
                     return False
                 os.pwrite(file.fileno(), rewrapped(self._keys.opening(name, old), key, name, header), 0)
-                os.utime(file.fileno(), ns=(written.st_atime_ns, written.st_mtime_ns))  # it is as old as it was
                 os.fsync(file.fileno())
         except ObjectMissing:
             return False
