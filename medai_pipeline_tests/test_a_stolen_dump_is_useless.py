@@ -93,3 +93,19 @@ def test_a_dump_without_the_secrets_opens_nothing_even_with_the_key(services: Se
     secrets = dump(url, "--data-only", "--table=medai.study_secrets")
     assert b"INSERT INTO medai.study_secrets" not in data and b"INSERT INTO medai.identities" in data
     assert secrets.count(b"INSERT INTO medai.study_secrets") == 2
+
+
+def test_who_guesses_a_request_that_names_an_original_uid_cannot_see_that_it_was_made(services: Services) -> None:
+    from hashlib import sha256
+
+    from medai_pipeline.errors import Conflict, Unprocessable
+    from medai_pipeline.web.api.common import begin
+
+    guessed = sha256(b"POST\n/api/v1/orthanc/studies/1.2.3.4/retrieve").hexdigest()
+    assert begin(services, "user:ann", "once", guessed) is None
+    with pytest.raises(Conflict):  # it is known again
+        begin(services, "user:ann", "once", guessed)
+    with pytest.raises(Unprocessable):
+        begin(services, "user:ann", "once", sha256(b"another").hexdigest())
+    text = dump(services.settings.database_url or "")
+    assert b"'once'" in text and guessed.encode() not in text

@@ -190,6 +190,16 @@ def test_what_lies_under_a_destroyed_key_is_cleared_away_and_holds_up_nobody(ser
     assert services.spool.waiting() == [] and len(services.spool.quarantine()) == 1
 
 
+def test_a_note_that_is_missing_or_damaged_hides_no_entry(services: Services) -> None:
+    for content in (b"one", b"two", b"three"):
+        services.spool.set_aside(content, "refused")
+    damaged, missing = (path for path in files(services) if path.suffix == ".json" and path != files(services)[-1])
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    missing.unlink()
+    reasons = {entry.reason for entry in services.spool.quarantine()}
+    assert len(reasons) == 3 and "refused" in reasons
+
+
 def test_what_was_refused_goes_after_its_time_and_what_waits_stays(services: Services) -> None:
     spool = services.spool
     for dataset in (*of(PATIENT), *of(OTHER)):

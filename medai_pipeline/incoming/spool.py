@@ -224,3 +224,5 @@ class Spool:
             return Quarantined(entry, **json.loads(self.objects.get(QUARANTINE + entry + NOTE)))
         except ObjectMissing:
             return Quarantined(entry, "the process ended before it wrote down why", "")
+        except ObjectCorrupt:
+            return Quarantined(entry, "why was written down, and cannot be opened any more", "")

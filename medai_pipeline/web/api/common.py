@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from medai_pipeline.errors import Conflict, NotFound, PreconditionMissing, Unprocessable
 from medai_pipeline.services import Services
 from medai_pipeline.storage.catalogue import Place
+from medai_pipeline.storage.keys import subkey
 from medai_pipeline.web.access import Permission, Principal, needs, permission_of
 from medai_pipeline.web.authentication import authenticate, require_own_page
 
@@ -182,6 +184,8 @@ def begin(services: Services, actor: str, key: str, digest: str) -> Response | N
     """The answer that the key was given, None for a new key. Raises Unprocessable or Conflict."""
     if not 1 <= len(key) <= 200 or not key.isascii() or not key.isprintable():
         raise Unprocessable("Idempotency-Key must be 1 to 200 printable ASCII characters")
+    # a path may hold an original UID: its bare digest would tell who guesses that it was asked for
+    digest = hmac.new(subkey(services.keys.study_keys, "requests"), digest.encode(), sha256).hexdigest()
     kept = services.idempotency.begin(actor, key, digest, services.now())
     if kept is None:
         return None
