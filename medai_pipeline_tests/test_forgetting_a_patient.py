@@ -203,3 +203,19 @@ def test_a_run_that_is_at_work_when_its_study_is_forgotten_leaves_no_rows(world:
         services.results.save_images(key, row.revision, [instance])
     assert services.lifecycle.claim(key, "run-2", world.now()) is None
     assert tables_with(services.settings.database_url or "", key) <= LEFT
+
+
+def test_every_table_that_names_a_study_refuses_one_that_was_forgotten(engine: sa.Engine) -> None:
+    """Also a table that a later migration adds: it needs the trigger `refuse_forgotten`."""
+    with engine.connect() as connection:
+        tables = connection.scalars(
+            sa.text("SELECT table_name FROM information_schema.columns JOIN information_schema.tables"
+                    " USING (table_schema, table_name) WHERE table_schema = 'medai' AND column_name = 'study_key'"
+                    " AND table_type = 'BASE TABLE'")
+        ).all()  # fmt: skip
+        refusing = connection.scalars(
+            sa.text("SELECT event_object_table FROM information_schema.triggers"
+                    " WHERE action_statement LIKE '%refuse_forgotten%'")
+        ).all()  # fmt: skip
+    assert {"identities", "reports", "study_secrets"} <= set(tables)
+    assert set(tables) - set(refusing) == {"arrivals", "studies", "forgotten"}  # those that say that it was there

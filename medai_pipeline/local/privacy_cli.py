@@ -195,7 +195,8 @@ def rotate(prepare: bool, out: Path | None, yes: bool) -> None:
 def forget(study_keys: tuple[str, ...], patient: str | None, reason: str, lift: bool, yes: bool) -> None:
     """Destroys the key, the identity and the results of studies: nothing of them can be read from then on.
 
-    Not in the database, not in the store, not in copies of the store. What a backup of the database means:
+    Not in the database, not in the store, not in copies of the store. What came by C-STORE or the inbox and is not in the PACS
+    yet, or was refused, goes with it: `medai pacs status` says how much waits. What a backup of the database means:
     docs/privacy.md. The PACS keeps what it holds; a forgotten study is left alone there until --lift.
 
     \b
