@@ -233,6 +233,7 @@ def train_manifest(
         thresholds=tuple(made["thresholds"]),
         temperature=made["temperature"],
         weights_sha256=made["weights_sha256"],
+        features_sha256=made["features_sha256"],
     )
     card = Path(out_dir) / entry.weights_file
     card.with_name(f"{card.stem}.toml").write_text(write_toml(fitted), encoding="utf-8")

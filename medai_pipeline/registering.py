@@ -44,14 +44,13 @@ def entry_of(row: ModelRow) -> CatalogEntry:
 
 
 def register(registry: Registry, examined: Examined, models_path: Path, actor: str, now: datetime) -> bool:
-    """The weights by their digest under MODEL_PATH, then the row: a crash between leaves a file that nothing names.
+    """The files by their digests under MODEL_PATH, then the row: a crash between, or a version that is refused, leaves files
+    that nothing names, and no file takes the place of another version's.
 
-    False when the version is there already. `features`, when it has them, are beside the weights by then.
+    False when the version is there already.
     """
-    from medai_pipeline.models.load import stored_path
-
     entry = examined.entry
-    write_whole(stored_path(models_path, entry.weights_sha256 or "", entry.kind), examined.data)
+    _keep_files(entry, models_path, examined.data, examined.features)
     return registry.register(_new(entry, examined), actor, now)
 
 
@@ -89,7 +88,8 @@ def register_packaged(registry: Registry, preferred: Sequence[str], models_path:
             log.warning("%s", error.reason)
             continue
         model = replace(model, weights_sha256=checked_digest(model, data))
-        _keep_site_weights(model, models_path, data)
+        if not model.demo:  # packaged files stay where they are
+            model = _kept_by_digest(model, models_path, data)
         registry.register(_new(model), SYSTEM, now)
         try:
             others = _in_its_place(registry, model)
@@ -101,12 +101,25 @@ def register_packaged(registry: Registry, preferred: Sequence[str], models_path:
     return added
 
 
-def _keep_site_weights(entry: CatalogEntry, models_path: Path, data: bytes) -> None:
-    """A site's weights by their digest, so that the file with the version's name may be replaced; packaged ones stay."""
-    from medai_pipeline.models.load import stored_path
+def _kept_by_digest(entry: CatalogEntry, models_path: Path, data: bytes) -> CatalogEntry:
+    """A site's files by their digests, so that those with the version's name may be replaced; the entry that names both."""
+    from medai_pipeline.models.familiarity import beside, digest_of
 
-    if not entry.demo:
-        write_whole(stored_path(models_path, entry.weights_sha256 or "", entry.kind), data)
+    known = beside(models_path / entry.weights_file, entry)
+    features = known.read_bytes() if known else None
+    if features is None:
+        log.warning("%s has no out-of-distribution score: no .features file lies beside its weights", entry.label)
+    entry = replace(entry, features_sha256=digest_of(features) if features else None)
+    _keep_files(entry, models_path, data, features)
+    return entry
+
+
+def _keep_files(entry: CatalogEntry, models_path: Path, weights: bytes, features: bytes | None) -> None:
+    from medai_pipeline.models.load import stored_features, stored_path
+
+    write_whole(stored_path(models_path, entry.weights_sha256 or "", entry.kind), weights)
+    if features:
+        write_whole(stored_features(models_path, entry.features_sha256 or ""), features)
 
 
 def write_whole(path: Path, data: bytes) -> None:

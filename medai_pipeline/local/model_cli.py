@@ -73,7 +73,9 @@ def models_show(model: str, as_json: bool) -> None:
     "--weights", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The file; an ensemble has none."
 )
 @click.option(
-    "--features", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Its training's features."
+    "--features",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Its training's features, where they do not lie beside the weights (NAME.features).",
 )
 @click.option(
     "--accept-insensitive-maps", is_flag=True, help="Also when its heatmaps do not depend on what it learned."

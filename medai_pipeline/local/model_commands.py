@@ -13,8 +13,8 @@ from medai_pipeline.errors import ModelError, WeightsMissing
 from medai_pipeline.local.study_commands import user
 from medai_pipeline.models.cards import read_card
 from medai_pipeline.models.catalog import CatalogEntry, catalog
-from medai_pipeline.models.load import stored_path, weights_path
-from medai_pipeline.registering import entry_of, register, register_ensemble, scopes_of, write_whole
+from medai_pipeline.models.load import features_path, weights_path
+from medai_pipeline.registering import entry_of, register, register_ensemble, scopes_of
 from medai_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ def register_version(
     if weights is None:
         raise ModelError(f"{entry.label} needs its weights: name the file with --weights")
     examined = examine(entry, weights, features, accept_maps, settings.gpu_enabled)
-    if features:
-        path = stored_path(settings.models_path, examined.entry.weights_sha256 or "", entry.kind)
-        write_whole(path.with_suffix(".features"), features.read_bytes())
     new = register(services.registry, examined, settings.models_path, user(), services.now())
     row = services.registry.version(entry.name, entry.version)
     if new:
@@ -48,7 +45,9 @@ def register_version(
 
 
 def require_weights(row: ModelRow, services: Services) -> None:
-    """Raises WeightsMissing or WeightsRefused before a version may answer whose weights are not here, or others."""
+    """Raises WeightsMissing or WeightsRefused before a version may answer whose weights, or whose training's features, are
+    not here, or others."""
+    from medai_pipeline.models.familiarity import read
     from medai_pipeline.models.load import checked_digest
 
     entry, settings = entry_of(row), services.settings
@@ -56,7 +55,9 @@ def require_weights(row: ModelRow, services: Services) -> None:
         require_weights(services.registry.version(*split(member)), services)
     if entry.members:
         return
-    checked_digest(entry, weights_path(entry, settings.models_path).read_bytes())
+    weights = weights_path(entry, settings.models_path)
+    checked_digest(entry, weights.read_bytes())
+    read(features_path(entry, weights, settings.models_path), entry.features_sha256)
 
 
 def what_follows(services: Services, label: str) -> tuple[int, str]:

@@ -71,6 +71,8 @@ def to_card(entry: CatalogEntry) -> dict[str, Any]:
     values = {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "prepared"}
     values["contract"] = {field.name: getattr(entry.contract, field.name) for field in fields(entry.contract)}
     values |= {name: list(values[name]) for name in _LISTS}
+    if entry.features_sha256 is None:  # cards that were registered before there was such a line are the same cards
+        del values["features_sha256"]
     return values | {name: dict(values[name]) for name in ("options", "calibration", "members")}
 
 
@@ -142,6 +144,7 @@ def _faults(entry: CatalogEntry) -> Iterator[str]:
             + ", ".join(f"{region(part)} for {part}" for part in entry.body_parts if part != region(part)),
         ),
         (not entry.weights_sha256 or bool(_SHA256.match(entry.weights_sha256)), "weights_sha256 is no SHA-256"),
+        (not entry.features_sha256 or bool(_SHA256.match(entry.features_sha256)), "features_sha256 is no SHA-256"),
         (all(isinstance(value, int | float) and value > 0 for value in entry.members.values()), "members need weights"),
         (bool(entry.licence), "licence is empty: say under which terms the weights may be used"),
     )

@@ -30,7 +30,8 @@ class CatalogEntry:
     `prepared` is what registration found out about how this version is best computed, by machine kind.
     `thresholds` (K,) apply to the study's aggregated probability; `temperature` divides the logits.
     `aggregation` over a study's images: see `aggregation`. `members` makes it an ensemble: name@version -> weight.
-    `weights_sha256` is None where the site supplies the weights. `dropout` is the head's, also for Monte Carlo sampling.
+    `weights_sha256` is None where the site supplies the weights, `features_sha256` where nobody has noted the file of what
+    its training's features look like (`familiarity`). `dropout` is the head's, also for Monte Carlo sampling.
     """
 
     name: str
@@ -55,6 +56,7 @@ class CatalogEntry:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     prepared: Mapping[str, Any] = field(default_factory=dict)
     members: Mapping[str, float] = field(default_factory=dict)
+    features_sha256: str | None = None
 
     @property
     def label(self) -> str:

@@ -203,6 +203,7 @@ def report(
     write_familiarity(entry, known, held_out, out_dir)
     facts = {
         "weights_sha256": hashlib.sha256(data).hexdigest(),
+        "features_sha256": familiarity.digest_of((out_dir / familiarity.features_file(entry)).read_bytes()),
         "temperature": round(entry.temperature, 4),
         "thresholds": list(entry.thresholds),
         "training": training,

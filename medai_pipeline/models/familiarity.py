@@ -2,11 +2,13 @@
 
 The features of held-out images are described by their mean, their main directions and what is left beside these
 (a Gaussian of low rank; Lee 2018 uses the full one). `limit` is what hardly any held-out study reaches, so that a score of
-1 means: not like training. The numbers lie beside the weights; a model without them has no score.
+1 means: not like training. The numbers lie beside the weights, those of a registered version by their own SHA-256; a model
+without them has no score.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +69,12 @@ def features_file(entry: CatalogEntry) -> str:
     return f"{entry.name}-{entry.version}.features"
 
 
+def beside(weights: Path, entry: CatalogEntry) -> Path | None:
+    """The statistics that lie beside weights: by the name of their file, else by the version's."""
+    places = (weights.with_suffix(".features"), weights.with_name(features_file(entry)))
+    return next((path for path in places if path.is_file()), None)
+
+
 def write(known: Familiarity, path: Path) -> None:
     from safetensors.numpy import save_file
 
@@ -77,16 +85,28 @@ def write(known: Familiarity, path: Path) -> None:
     )
 
 
-def read(path: Path) -> Familiarity | None:
-    """What lies beside the weights; None when nothing does. Raises WeightsRefused for a file that is damaged."""
+def read(path: Path | None, sha256: str | None = None) -> Familiarity | None:
+    """What the file says; None when there is none. Raises WeightsRefused for one that is damaged, or not the one of `sha256`."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    if not path.is_file():
+    if path is None or not path.is_file():
+        if sha256:
+            raise WeightsRefused(
+                f"what its training's features look like (digest {sha256[:12]}) is missing: put the .features file back beside "
+                "the weights, or register a version whose card names none (features_sha256)"
+            )
         return None
+    data = path.read_bytes()
+    if sha256 and (digest := digest_of(data)) != sha256:
+        raise WeightsRefused(f"{path.name} has digest {digest[:12]}, expected {sha256[:12]}: restore the file")
     try:
-        found = load(path.read_bytes())
+        found = load(data)
         rest, limit = (float(value) for value in found["rest_limit"])
         return Familiarity(found["mean"], found["axes"], found["scales"], rest, limit)
     except (SafetensorError, KeyError, ValueError) as error:
         raise WeightsRefused(f"{path.name} is damaged ({type(error).__name__}): restore or delete it") from error
+
+
+def digest_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -16,7 +16,7 @@ from medai_pipeline.errors import ModelError, WeightsMissing, WeightsRefused
 from medai_pipeline.models.backends import Backend, Subject, eager
 from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, PROGRAMS, CatalogEntry
 from medai_pipeline.models.checkpoint import matched
-from medai_pipeline.models.familiarity import Familiarity, features_file, read
+from medai_pipeline.models.familiarity import Familiarity, beside, read
 from medai_pipeline.models.machine import this_machine
 from medai_pipeline.models.prepared import Opened, folder_of, opened, stamp, wrapped
 from medai_pipeline.models.uncertainty import drops_inside
@@ -90,6 +90,19 @@ def weights_path(entry: CatalogEntry, models_path: Path | None) -> Path:
     return path
 
 
+def features_path(entry: CatalogEntry, weights: Path, models_path: Path | None) -> Path | None:
+    """What its training's features look like: a registered version's by its own digest, else beside the weights."""
+    if models_path and entry.features_sha256:
+        kept = stored_features(models_path, entry.features_sha256)
+        if kept.is_file():
+            return kept
+    return beside(weights, entry)
+
+
+def stored_features(models_path: Path, sha256: str) -> Path:
+    return Path(models_path) / "objects" / f"{sha256}.features"
+
+
 def has_weights(entry: CatalogEntry, models_path: Path | None) -> bool:
     """Whether the weights are where they are looked for."""
     try:
@@ -121,8 +134,7 @@ def load(
     folder = folder_of(entry, digest, this_machine(device), models_path) if prepared and models_path else None
     key = (entry.name, entry.version, digest, device, stamp(folder) if folder else -1)
     if key not in _CACHE or _CACHE[key].entry != entry:
-        features = path.with_suffix(".features") if path.stem == digest else path.with_name(features_file(entry))
-        _CACHE[key] = _loaded(entry, path, digest, device, folder, features)
+        _CACHE[key] = _loaded(entry, path, digest, device, folder, features_path(entry, path, models_path))
     return _CACHE[key]
 
 
@@ -145,9 +157,9 @@ def checked_digest(entry: CatalogEntry, data: bytes) -> str:
 def _loaded(
     entry: CatalogEntry, path: Path, digest: str, device: str, folder: Path | None, features: Path | None
 ) -> LoadedModel:
-    known = read(features) if features else None
     found = _opened(entry, folder) if folder else None
     if found:
+        known = _known(entry, features, found.head_weight)
         return LoadedModel(
             entry,
             lambda: _network(entry, path, digest, device),
@@ -166,7 +178,7 @@ def _loaded(
     network = _network(entry, path, digest, device)
     head = head_of(network)
     weight, bias = (tensor.detach().float().cpu().numpy() for tensor in (head.weight, head.bias))
-    pooled = has_pooled_head(network, entry.contract, device)
+    known, pooled = _known(entry, features, weight), has_pooled_head(network, entry.contract, device)
     shape = entry.contract.channels, entry.contract.height, entry.contract.width
     inside = drops_inside(network, shape, device)
     model = LoadedModel(entry, lambda: network, device, digest, weight, bias, pooled, inside, known)
@@ -174,6 +186,16 @@ def _loaded(
         name, backend = wrapped(folder, Subject(network, pooled, model.image_shape, device))
         return replace(model, backend_name=name, prepared=backend)
     return model
+
+
+def _known(entry: CatalogEntry, features: Path | None, head_weight: np.ndarray) -> Familiarity | None:
+    known = read(features, entry.features_sha256)
+    if known and known.mean.shape != head_weight.shape[1:]:
+        raise WeightsRefused(
+            f"{entry.label}: its .features file is of another network ({known.mean.size} features, the head sees "
+            f"{head_weight.shape[1]}): name its own with --features"
+        )
+    return known
 
 
 def _opened(entry: CatalogEntry, folder: Path) -> Opened | None:

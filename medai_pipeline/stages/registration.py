@@ -26,6 +26,10 @@ _KINDS = {"DX": "chest-xray", "CR": "chest-xray", "RG": "chest-xray", "CT": "che
 _DIGITS = 4  # of a probability that count for the digest: the last bits are the machine's
 _BATCH = 8
 _LEAST_SECONDS = 0.5  # of measuring
+_TOLD = "a study unlike its training is sent to a person"
+_NOT_TOLD = (
+    "no out-of-distribution score: no .features file beside the weights, so nobody tells a study unlike its training"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,14 @@ class Examined:
 
     `outputs_sha256` of the probabilities for the fixed phantoms, `images_per_second` (of the contract's size, in batches
     of 8, eager), `seconds_to_load`, `weights_mb`, `memory_mb` (what the process grew by), `maps_agreement` (of maps with
-    those of shuffled weights; None where it has none) and `maps` (a sentence).
+    those of shuffled weights; None where it has none), `maps` and `novelty` (a sentence each). `features` are the bytes of
+    what its training's features look like, None where nobody knows.
     """
 
     entry: CatalogEntry
     data: bytes
     measured: Mapping[str, Any]
+    features: bytes | None = None
 
 
 def examine(
@@ -47,14 +53,17 @@ def examine(
 ) -> Examined:
     """Reads, asks and measures a version. `accept_maps` lets one pass whose maps do not depend on what it learned.
 
+    `features` names what its training's features look like, where that does not lie beside the weights.
     Raises WeightsMissing, WeightsRefused (digest, names, shapes, values, class count, answers that are not numbers or not
     the same twice) and ModelError.
     """
+    from medai_pipeline.models.familiarity import beside, digest_of
     from medai_pipeline.models.load import load_anew
     from medai_pipeline.models.measure import memory_mb
 
     if not weights.is_file():
         raise WeightsMissing(f"there is no file {weights.name}: name the weights with --weights")
+    features = features or beside(weights, entry)
     data, before, begun = weights.read_bytes(), memory_mb(), time.perf_counter()
     model = load_anew(entry, weights, "cuda" if gpu else "cpu", features)
     loaded = time.perf_counter() - begun
@@ -75,8 +84,11 @@ def examine(
         "memory_mb": round(max(memory_mb() - before, 0), 1),
         "maps_agreement": agreement,
         "maps": words,
+        "novelty": _TOLD if model.familiarity else _NOT_TOLD,
     }
-    return Examined(replace(entry, weights_sha256=model.weights_sha256), data, measured)
+    known = features.read_bytes() if features else None
+    noted = replace(entry, weights_sha256=model.weights_sha256, features_sha256=digest_of(known) if known else None)
+    return Examined(noted, data, measured, known)
 
 
 def phantom_images(entry: CatalogEntry) -> np.ndarray:
