@@ -243,7 +243,8 @@ class ModelRef:
 class StudyPrediction:
     """What one model said about one study. K classes, N images; all probabilities in [0, 1].
 
-    `image_probabilities` (N, K); `probabilities`, `uncertainty` (standard deviation, 0..0.5), `thresholds` (K,).
+    `image_probabilities` (N, K); `probabilities`, `uncertainty` (standard deviation, 0..0.5; None where
+    nothing was sampled: nobody knows how sure the model is), `thresholds` (K,).
     `key_images[k]`: row indices of the images that show class k best, best first.
     `features` float32 (M, D, h, w) are the last feature maps of the rows in `feature_rows`, from the same forward pass;
     `head` (K, D) the linear head's weights: what a class activation map needs when the head is pooled and linear.
@@ -261,7 +262,7 @@ class StudyPrediction:
     items: tuple[TensorItem, ...]
     image_probabilities: np.ndarray
     probabilities: np.ndarray
-    uncertainty: np.ndarray
+    uncertainty: np.ndarray | None
     thresholds: np.ndarray
     key_images: tuple[tuple[int, ...], ...]
     features: np.ndarray
@@ -418,7 +419,7 @@ class Finding:
     label: str
     code: str  # "scheme:value", from triage/findings
     probability: float
-    uncertainty: float
+    uncertainty: float | None  # None: not measured
     threshold: float
     present: bool
     images: tuple[str, ...] = ()  # new SOP Instance UIDs, best first

@@ -177,7 +177,7 @@ FAULTY_PREDICTIONS = [
     ({"probabilities": floats(0.1, 0.2, 1.2, 0.1, 0.1)}, "probabilities are between 0 and 1"),
     ({"thresholds": floats(0.5, 0.5, 0.0, 0.5, 0.5)}, "thresholds lie between 0 and 1"),
     ({"thresholds": floats(0.5, 0.5, 0.5, 0.5, 1.0)}, "thresholds lie between 0 and 1"),
-    ({"uncertainty": floats(0.1, 0.1, 0.7, 0.1, 0.1)}, "uncertainty is known"),
+    ({"uncertainty": floats(0.1, 0.1, 0.7, 0.1, 0.1)}, "uncertainty is a deviation, where it was measured"),
     ({"labels": ("Nodule", *LABELS[1:])}, "classes are named once"),
     ({"image_probabilities": np.full((2, 5), np.nan, np.float32)}, "every image has its probabilities"),
     ({"image_probabilities": np.full((1, 5), 0.5, np.float32)}, "every image has its probabilities"),

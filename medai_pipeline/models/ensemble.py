@@ -38,14 +38,15 @@ def ranked(known: CatalogEntry) -> dict[str, float]:
 def combine(known: CatalogEntry, answers: Sequence[StudyPrediction]) -> StudyPrediction:
     """What the members said about one study, in the order of `ranked`, as one prediction.
 
-    `uncertainty` is the standard deviation of the mixture: what each member is unsure of, and where they lie apart.
+    `uncertainty` is the standard deviation of the mixture: what each member is unsure of, as far as it was sampled, and
+    where they lie apart.
     `disagreement` is the second part alone; `information` what they disagree about in nats (see `Spread`).
     """
     weights = np.array(list(ranked(known).values()), np.float64)
     weights /= weights.sum()
     study = np.stack([answer.probabilities for answer in answers]).astype(np.float64)
     apart = spread_of(study[:, None], known.multi_label, weights)
-    inner = np.average([answer.uncertainty.astype(np.float64) ** 2 for answer in answers], axis=0, weights=weights)
+    inner = np.average([_variance(answer) for answer in answers], axis=0, weights=weights)
     deviation = np.minimum(np.sqrt(inner + apart.deviation[0].astype(np.float64) ** 2), 0.5)
     images = np.average([answer.image_probabilities for answer in answers], axis=0, weights=weights)
     novelties = [answer.novelty for answer in answers if answer.novelty is not None]
@@ -63,6 +64,13 @@ def combine(known: CatalogEntry, answers: Sequence[StudyPrediction]) -> StudyPre
         novelty=max(novelties, default=None),
         demo=any(answer.demo for answer in answers),
     )
+
+
+def _variance(answer: StudyPrediction) -> np.ndarray:
+    """(K,); none that is known of a member that was not sampled."""
+    if answer.uncertainty is None:
+        return np.zeros(len(answer.labels))
+    return answer.uncertainty.astype(np.float64) ** 2
 
 
 def digest_of(members: Sequence[ModelRef]) -> str:

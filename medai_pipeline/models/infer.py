@@ -123,7 +123,9 @@ def _study(model: LoadedModel, tensors: StudyTensors, images: ImagePredictions, 
     study, keys = aggregate(images.probabilities, entry)
     kept = sorted({row for rows in keys for row in rows})
     deciding = sorted({rows[0] for rows in keys})
-    samples = sampled(model, tensors.pixels[deciding], images.pooled[deciding], seed=seed)
+    samples = images.probabilities[None, deciding]
+    if model.samples:
+        samples = sampled(model, tensors.pixels[deciding], images.pooled[deciding], seed=seed)
     spread = spread_of(samples, entry.multi_label)
     own = [deciding.index(rows[0]) for rows in keys], range(len(keys))  # each class by the image that decides it
     return StudyPrediction(
@@ -135,7 +137,7 @@ def _study(model: LoadedModel, tensors: StudyTensors, images: ImagePredictions, 
         items=tensors.items,
         image_probabilities=images.probabilities,
         probabilities=study,
-        uncertainty=spread.deviation[own],
+        uncertainty=spread.deviation[own] if model.samples else None,
         thresholds=np.asarray(entry.thresholds, np.float32),
         key_images=keys,
         features=images.features[kept].astype(np.float32)
@@ -146,5 +148,5 @@ def _study(model: LoadedModel, tensors: StudyTensors, images: ImagePredictions, 
         demo=entry.demo,
         novelty=model.familiarity.novelty(images.pooled) if model.familiarity else None,
         entropy=spread.entropy[own],
-        information=spread.information[own],
+        information=spread.information[own] if model.samples else None,
     )

@@ -50,6 +50,11 @@ class LoadedModel:
     backend_name: str = "eager"
     prepared: Backend | None = None  # None: the network itself answers, as torch has it
 
+    @property
+    def samples(self) -> bool:
+        """Whether it has any dropout to sample. Without, it answers the same each time, which says nothing of how sure it is."""
+        return self.drops_inside or self.entry.dropout > 0
+
     @cached_property
     def network(self) -> torch.nn.Module:
         return self.source()

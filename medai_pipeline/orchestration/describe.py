@@ -84,7 +84,7 @@ def prediction(value: StudyPrediction) -> Described:
         {
             "finding": label,
             "probability": round(float(value.probabilities[k]), 3),
-            "uncertainty": round(float(value.uncertainty[k]), 3),
+            "uncertainty": "not measured" if value.uncertainty is None else round(float(value.uncertainty[k]), 3),
             "threshold": round(float(value.thresholds[k]), 3),
             "present": bool(value.probabilities[k] >= value.thresholds[k]),
         }
@@ -97,7 +97,7 @@ def prediction(value: StudyPrediction) -> Described:
         "weights": model.weights_sha256[:12],
         "demo model (synthetic phantoms)": value.demo,
         "findings": _table(rows),
-        **({} if value.novelty is None else {"distance from training (limit 1)": round(value.novelty, 2)}),
+        "distance from training (limit 1)": "not known" if value.novelty is None else round(value.novelty, 2),
     }
     return Described(metadata, f"{model.name}@{model.version}:{model.weights_sha256[:16]}" if model.name else "none")
 

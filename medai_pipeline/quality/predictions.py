@@ -47,7 +47,7 @@ CHECKS: tuple[Check, ...] = (
         options={"value_set": [True]},
     ),
     Check(
-        "uncertainty is known",
+        "uncertainty is a deviation, where it was measured",
         "ExpectColumnValuesToBeInSet",
         "uncertainty_fits",
         "{count} class(es) have no uncertainty between 0 and 0.5",
@@ -76,7 +76,7 @@ def _rows(prediction: StudyPrediction) -> Iterator[dict[str, Any]]:
     count = max(1, len(prediction.labels))
     probability = _padded(prediction.probabilities, count)
     threshold = _padded(prediction.thresholds, count)
-    uncertainty = _padded(prediction.uncertainty, count)
+    uncertainty = np.zeros(count) if prediction.uncertainty is None else _padded(prediction.uncertainty, count)
     answered = _images_answered(prediction, count)
     exclusive = not prediction.multi_label
     adds_up = not exclusive or bool(abs(np.nansum(probability) - 1) <= _SLACK)

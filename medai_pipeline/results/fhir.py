@@ -160,10 +160,15 @@ class _Bundle:
             "derivedFrom": [self._to("ImagingStudy")],
             "component": [
                 _percent(_concept(SYSTEMS["DCM"], "111012", "Certainty of Finding"), row["probability"]),
-                _percent(_concept(SYSTEMS["SCT"], "386136009", "Standard Deviation"), row["uncertainty"]),
+                *self._deviation(row["uncertainty"]),
                 _percent({"text": "Threshold at which it counts as present"}, row["threshold"]),
             ],
         }
+
+    def _deviation(self, share: float | None) -> list[Json]:
+        """None where it was not measured."""
+        code = _concept(SYSTEMS["SCT"], "386136009", "Standard Deviation")
+        return [] if share is None else [_percent(code, share)]
 
     def _finding(self, label: str) -> Json:
         known = [concept for concept in self._evidence.concepts.get(label, ()) if concept.scheme in SYSTEMS]

@@ -32,7 +32,7 @@ from medai_pipeline.records import (
 )
 from medai_pipeline.results.html import render_html
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "2.0"
 DISCLAIMER = (
     "Research use only. Decision support, not a diagnosis: not validated for clinical use. "
     "A qualified person must read the images."
@@ -100,6 +100,7 @@ def build_report(
         "findings": _findings_content(prediction, heatmaps, codes),
         "models": [_model(model) for model in (prediction.model, *prediction.members)] if prediction else [],
         "demo_model": bool(prediction and prediction.demo),
+        "novelty": _novelty(prediction),
         "images": _images(instances, all_problems),
         "quality": {
             "checks": [_check(check) for check in quality],
@@ -159,7 +160,7 @@ def _finding(prediction: StudyPrediction, heatmaps: StudyHeatmaps, index: int, c
         label=label,
         code=code,
         probability=_number(probability),
-        uncertainty=_number(prediction.uncertainty[index]),
+        uncertainty=None if prediction.uncertainty is None else _number(prediction.uncertainty[index]),
         threshold=_number(threshold),
         present=probability >= threshold,
         images=tuple(dict.fromkeys(images))[:_MOST_IMAGES],
@@ -208,6 +209,11 @@ def _model(model: ModelRef) -> dict[str, str]:
         "weights_sha256": model.weights_sha256,
         "role": model.role,
     }
+
+
+def _novelty(prediction: StudyPrediction | None) -> float | None:
+    known = prediction.novelty if prediction else None
+    return _number(known) if known is not None and np.isfinite(known) else None
 
 
 def _check(check: QualityResult) -> dict[str, Any]:

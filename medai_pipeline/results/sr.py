@@ -144,9 +144,12 @@ def _algorithm(evidence: Evidence, row: Mapping[str, Any]) -> sr.AlgorithmIdenti
 
 
 def _certainty(row: Mapping[str, Any]) -> list[sr.Measurement]:
-    """The probability and its standard deviation."""
+    """The probability, and its standard deviation where that was measured."""
+    probability = sr.Measurement(name=concepts.CERTAINTY, value=_percent(row["probability"]), unit=concepts.PERCENT)
+    if row["uncertainty"] is None:
+        return [probability]
     return [
-        sr.Measurement(name=concepts.CERTAINTY, value=_percent(row["probability"]), unit=concepts.PERCENT),
+        probability,
         sr.Measurement(
             name=concepts.CERTAINTY,
             value=_percent(row["uncertainty"]),

@@ -39,7 +39,7 @@ def report_study(
         prediction.labels,
         prediction.probabilities.tolist(),
         prediction.thresholds.tolist(),
-        prediction.uncertainty.tolist(),
+        [None] * len(prediction.labels) if prediction.uncertainty is None else prediction.uncertainty.tolist(),
         quality=quality,
         heatmaps=heatmaps,
         problems=(*tensors.problems, *study.warnings),

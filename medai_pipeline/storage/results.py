@@ -174,7 +174,7 @@ def _summary(prediction: StudyPrediction) -> dict[str, Any]:
             {
                 "label": label,
                 "probability": round(float(prediction.probabilities[k]), 6),
-                "uncertainty": round(float(prediction.uncertainty[k]), 6),
+                "uncertainty": None if prediction.uncertainty is None else round(float(prediction.uncertainty[k]), 6),
                 "threshold": round(float(prediction.thresholds[k]), 6),
                 **_further(prediction, k),
                 "images": images_of(prediction.key_images[k]) if k < len(prediction.key_images) else [],

@@ -25,7 +25,7 @@ class _Answer:
     label: str
     probability: float
     threshold: float
-    uncertainty: float
+    uncertainty: float | None
     view: str = ""
 
     @property
@@ -43,7 +43,7 @@ class _Answer:
             "finding": self.label.replace("_", " "),
             "probability": percent(self.probability),
             "threshold": percent(self.threshold),
-            "uncertainty": f"{self.uncertainty:.2f}",
+            "uncertainty": "not measured" if self.uncertainty is None else f"{self.uncertainty:.2f}",
         }
 
 
@@ -51,7 +51,7 @@ def triage(
     labels: Sequence[str],
     probabilities: Sequence[float],
     thresholds: Sequence[float],
-    uncertainty: Sequence[float],
+    uncertainty: Sequence[float | None],
     *,
     quality: Sequence[QualityResult] = (),
     heatmaps: StudyHeatmaps | None = None,
@@ -67,7 +67,7 @@ def triage(
     """Priority, reasons (most urgent first, then why a review is needed) and the review flag.
 
     The four sequences have one entry a label; all are empty when no model covers the study, and `no_model_reason` then
-    says why: the study is routine and must be reviewed. Without `heatmaps` nothing is said about them.
+    says why: the study is routine and must be reviewed. An uncertainty is None where it was not measured. Without `heatmaps` nothing is said about them.
     `novelty` is how far the study lies from the model's training (`StudyPrediction`), None where nobody knows.
     `disagreement` has one entry a label where several models answered, the standard deviation between them.
     `age_years` of the patient and `views`, the View Position of the image that shows each label best, are what rows of the
@@ -76,7 +76,7 @@ def triage(
     """
     rules = rules or default_rules()
     answers = [
-        _Answer(label, float(probability), float(threshold), float(deviation), view)
+        _Answer(label, float(probability), float(threshold), None if deviation is None else float(deviation), view)
         for label, probability, threshold, deviation, view in zip(
             labels, probabilities, thresholds, uncertainty, views or [""] * len(labels), strict=True
         )
@@ -138,10 +138,11 @@ def _unsure(answers: Sequence[_Answer], rules: Rules) -> Iterator[str]:
     """Why the numbers themselves ask for a person: close to a threshold, uncertain, or nothing decided."""
     for answer in (answer for answer in answers if is_finding(answer.label)):
         near = min(rules.near_threshold, answer.threshold / 2, (1 - answer.threshold) / 2)
-        near = max(near, rules.near_deviations * answer.uncertainty)
+        deviation = answer.uncertainty or 0.0  # where none was measured, the plain distance alone asks for a person
+        near = max(near, rules.near_deviations * deviation)
         if abs(answer.probability - answer.threshold) <= near + _TINY:
             yield rules.review_texts["near_threshold"].format(**answer.words)
-        elif answer.uncertainty >= rules.high_uncertainty - _TINY:
+        elif deviation >= rules.high_uncertainty - _TINY:
             yield rules.review_texts["high_uncertainty"].format(**answer.words)
     normals = [answer for answer in answers if not is_finding(answer.label)]
     lost = not all(isfinite(answer.probability) for answer in answers)
