@@ -99,7 +99,10 @@ def _chance(group: str) -> float:
 
 
 def check_rows(rows: Sequence[Row], classes: Sequence[str], multi_label: bool) -> None:
-    """Raises ManifestRefused where the rows and the classes do not fit, or a patient lies in two splits."""
+    """Raises ManifestRefused where the rows and the classes do not fit, a patient lies in two splits, or a class has no
+    patient with it, or none without it, to fit a threshold on."""
+    if not classes:
+        raise ManifestRefused("no line has a label: there is nothing to learn")
     of_group: dict[str, set[str]] = defaultdict(set)
     seen = {split: Counter[str]() for split in SPLITS}
     for row in rows:
@@ -119,6 +122,19 @@ def check_rows(rows: Sequence[Row], classes: Sequence[str], multi_label: bool) -
         if absent := [label for label in classes if not seen[split][label]]:
             raise ManifestRefused(
                 f"no image of {', '.join(absent)} in the {split} split: add some, or leave the class out"
+            )
+    _require_both(rows, classes)
+
+
+def _require_both(rows: Sequence[Row], classes: Sequence[str]) -> None:
+    held = [row for row in rows if row.split == "validation"]
+    everybody = {row.group for row in held}
+    for label in classes:
+        with_it = {row.group for row in held if label in row.labels or label in dict(row.boxes)}
+        if with_it == everybody:
+            raise ManifestRefused(
+                f"every patient of the validation split has {label}: its threshold lies between those with and those "
+                "without, so add some without, or leave the class out"
             )
 
 
@@ -241,14 +257,16 @@ def train_manifest(
 
 
 def _stride(entry: CatalogEntry) -> int:
-    """Tensor pixels in a cell of the network's last feature map: asked of the network itself."""
+    """Tensor pixels in a cell of the network's last feature map: asked of the network itself. Raises ModelError for a
+    network that cannot be trained here."""
     import torch
 
-    from medai_pipeline.models.network import build, forward
+    from medai_pipeline.models.network import build, forward, require_pooled_head
 
-    contract = entry.contract
+    contract, network = entry.contract, build(entry)
+    require_pooled_head(network, entry)
     with torch.inference_mode():
-        features, _, _ = forward(build(entry), torch.zeros(1, contract.channels, contract.height, contract.width))
+        features, _, _ = forward(network, torch.zeros(1, contract.channels, contract.height, contract.width))
     return contract.width // features.shape[-1]
 
 

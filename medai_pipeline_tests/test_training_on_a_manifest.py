@@ -13,11 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 from medai_pipeline.cli import main
-from medai_pipeline.errors import ManifestRefused
+from medai_pipeline.errors import ManifestRefused, ModelError
 from medai_pipeline.manifest_training import check_rows, read_manifest
 from medai_pipeline.models.cards import read_card
+from medai_pipeline.models.catalog import entry
 from medai_pipeline.models.load import load
+from medai_pipeline.models.network import TRAINABLE, build, require_pooled_head
+from medai_pipeline.models.train import Schedule, TrainingSet, fit
 from medai_pipeline.phantoms.studies import make_study, to_bytes
+from medai_pipeline.records import InputContract
 
 OPTIONS = ["--model", "spots", "--modality", "MR", "--body-part", "HEAD", "--scaling", "mr", "--size", "64"]
 SMALL = ["--architecture", "resnet10t", "--set", "channels=[8,8,16,16]", "--set", "stem_width=8", "--set", "output_stride=8"]  # fmt: skip
@@ -56,6 +60,10 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(folder, lines)
 
 
+# Even numbers have a spot: in validation are two patients, both with one.
+SPLITS_OF_ONE = {"P4": "validation", "P8": "validation", "P6": "test", "P7": "test"}
+
+
 def run(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     return result.exit_code, result.output
@@ -69,9 +77,10 @@ def test_it_learns_what_is_there_and_points_at_it(manifest: Path, tmp_path: Path
     assert held["auc_images"] >= 0.95 and held["pointing"] >= 0.9
     card = (tmp_path / "spots-1.md").read_text()
     assert "not validated" in card and "phantom" not in card.lower()
-    entry = read_card(tmp_path / "spots-1.toml")  # what `medai models register` takes
-    assert entry.thresholds == tuple(facts["thresholds"]) and entry.weights_sha256 == facts["weights_sha256"]
-    assert load(entry, tmp_path).familiarity is not None
+    made = read_card(tmp_path / "spots-1.toml")  # what `medai models register` takes
+    assert made.thresholds == tuple(facts["thresholds"]) and made.weights_sha256 == facts["weights_sha256"]
+    assert made.features_sha256 == facts["features_sha256"]
+    assert load(made, tmp_path).familiarity is not None
 
 
 def test_a_patient_stays_in_one_split_and_stays_there_when_images_are_added(manifest: Path) -> None:
@@ -88,7 +97,6 @@ def test_a_patient_stays_in_one_split_and_stays_there_when_images_are_added(mani
 
 def test_dicom_files_are_read_as_inference_reads_them(tmp_path: Path) -> None:
     from medai_pipeline.manifest_training import _pixels
-    from medai_pipeline.models.catalog import entry
 
     study = make_study("chest-xray", 5)
     path = tmp_path / "one.dcm"
@@ -110,6 +118,9 @@ def test_dicom_files_are_read_as_inference_reads_them(tmp_path: Path) -> None:
         (lambda lines: [{**line, "patient": "one", "split": ("train", "test")[i % 2]} for i, line in enumerate(lines)],
          "1 patient(s) lie in more than one split"),
         (lambda lines: lines[:20], "fewest that can be trained on"),
+        (lambda lines: [{**line, "labels": "", "boxes": ""} for line in lines], "no line has a label"),
+        (lambda lines: [{**line, "split": SPLITS_OF_ONE.get(line["patient"], "train")} for line in lines],
+         "every patient of the validation split has Spot"),
     ],
 )  # fmt: skip
 def test_a_manifest_that_cannot_be_used_is_refused_in_one_line_without_a_file_name(
@@ -128,12 +139,47 @@ def test_a_manifest_that_cannot_be_used_is_refused_in_one_line_without_a_file_na
     assert len(output.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("architecture", ["convnext_atto", "mobilenetv3_small_050"])
+def test_a_network_whose_head_sees_more_than_a_mean_is_refused_before_any_image_is_read(
+    manifest: Path, tmp_path: Path, architecture: str
+) -> None:
+    code, output = run(
+        "models", "train", manifest, *OPTIONS, "--architecture", architecture, "--epochs", 1, "--out", tmp_path / "out"
+    )
+    assert code == 1 and "cannot be trained here" in output and "resnet18" in output and "batch" not in output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("architecture", TRAINABLE)
+def test_each_network_that_is_named_as_one_that_works_does(architecture: str) -> None:
+    known = replace(entry("demo-chest-xray"), architecture=architecture, options={}, contract=InputContract(64, 64))
+    require_pooled_head(build(known), known)
+
+
+def test_training_itself_refuses_such_a_network(tmp_path: Path) -> None:
+    known = replace(entry("demo-chest-xray"), architecture="convnext_atto", options={}, contract=InputContract(64, 64))
+    images, classes = np.zeros((2, 1, 64, 64), np.float16), np.zeros((2, len(known.classes)), np.float32)
+    nothing = TrainingSet(images, classes, classes, np.zeros((2, len(known.classes), 2, 2), np.uint8))
+    with pytest.raises(ModelError, match="cannot be trained here"):
+        fit(known, nothing, Schedule(1), seed=0)
+
+
+def test_a_patient_without_the_finding_in_one_picture_still_has_it(manifest: Path) -> None:
+    rows = [
+        replace(row, split=SPLITS_OF_ONE.get(row.group, "train")) for row in read_manifest(manifest, manifest.parent)
+    ]
+    first = next(row for row in rows if row.group == "P4")
+    rows = [replace(row, labels=(), boxes=()) if row is first else row for row in rows]
+    with pytest.raises(ManifestRefused, match="every patient of the validation split has Spot"):
+        check_rows(rows, ("Spot",), multi_label=True)
+    check_rows([replace(row, split="validation") if row.group == "P9" else row for row in rows], ("Spot",), True)
+
+
 def test_a_picture_that_is_none_is_named_by_its_line(manifest: Path, tmp_path: Path) -> None:
     rows = read_manifest(manifest, manifest.parent)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     from medai_pipeline.manifest_training import _sample
-    from medai_pipeline.models.catalog import entry
 
     with pytest.raises(ManifestRefused, match=r"line 7: the picture cannot be decoded"):
         _sample(replace(rows[0], line=7, path=broken), entry("demo-brain-mr"), 0, 16)

@@ -12,6 +12,8 @@ from medai_pipeline.errors import CardRefused, ModelError, WeightsRefused
 from medai_pipeline.models.catalog import CatalogEntry
 from medai_pipeline.records import InputContract
 
+TRAINABLE = ("resnet18", "resnet50", "densenet121", "efficientnet_b0")  # a test builds each
+
 
 def build(entry: CatalogEntry) -> nn.Module:
     """The architecture with random weights, in evaluation mode. Raises ModelError when its head is not linear."""
@@ -59,10 +61,7 @@ def has_pooled_head(model: nn.Module, contract: InputContract, device: str = "cp
     Architectures that normalize or convolve after pooling (ConvNeXt, MobileNetV3), and those of tokens, are not so.
     Raises ModelError when the head is not even linear in what the network calls its features: no numbers could be trusted.
     """
-    noise = torch.rand(
-        1, contract.channels, contract.height, contract.width, generator=torch.Generator().manual_seed(0)
-    )
-    noise = (noise * (contract.high - contract.low) + contract.low).to(device)
+    noise = _noise(contract).to(device)
     with torch.inference_mode():
         own = model(noise)
         if not own.isfinite().all():
@@ -75,6 +74,23 @@ def has_pooled_head(model: nn.Module, contract: InputContract, device: str = "cp
         return _same(head_of(model)(features.mean((2, 3))), own)
 
 
+def require_pooled_head(model: nn.Module, entry: CatalogEntry) -> None:
+    """Raises ModelError for a network that cannot be trained here: training reads class activation maps, so the head must see
+    the mean of the last feature maps, or another network would be trained than the one that is served.
+
+    What the head sees is compared, not what it says: the weights are random and may say next to nothing.
+    """
+    with torch.inference_mode():
+        features, seen, _ = forward(model, _noise(entry.contract), pooled=False)
+        fits = features.ndim == 4 and features.shape[1] == seen.shape[-1]
+        if fits and (features.mean((2, 3)) - seen).abs().max() <= 1e-3 * seen.abs().max():
+            return
+    raise ModelError(
+        f"{entry.label}: {entry.architecture} does more than a mean between its last feature maps and its head, and cannot be "
+        f"trained here; choose one that does not, as {', '.join(TRAINABLE)}"
+    )
+
+
 def forward(
     model: nn.Module, pixels: torch.Tensor, pooled: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -85,6 +101,12 @@ def forward(
     features = model.forward_features(pixels)  # type: ignore[operator]
     seen = features.mean((2, 3)) if pooled else model.forward_head(features, pre_logits=True)  # type: ignore[operator]
     return features, seen, head_of(model)(seen)
+
+
+def _noise(contract: InputContract) -> torch.Tensor:
+    shape = 1, contract.channels, contract.height, contract.width
+    noise = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+    return noise * (contract.high - contract.low) + contract.low
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

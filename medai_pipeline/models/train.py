@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from medai_pipeline.models.catalog import CatalogEntry
-from medai_pipeline.models.network import build, forward, head_of
+from medai_pipeline.models.network import build, forward, head_of, require_pooled_head
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +62,14 @@ def fit(
 ) -> nn.Module:
     """A network trained from random weights. Same data, seed and thread count give the same weights on one machine.
 
-    `progress(step, steps, loss)` is called after every batch.
+    `progress(step, steps, loss)` is called after every batch. Raises ModelError for a network whose head does not see the
+    mean of its last feature maps.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = build(entry).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build(entry)
+    require_pooled_head(model, entry)
+    model = model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     reading = _Reading(len(entry.classes))
     nn.init.constant_(head_of(model).bias, -2.0)  # a finding is the exception; an empty map says no
     optimizer = _optimizer(model, reading, schedule)
