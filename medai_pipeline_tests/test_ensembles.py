@@ -17,6 +17,7 @@ from medai_pipeline.models.load import weights_path
 from medai_pipeline.records import Placement, StudyPrediction, StudyTensors, TensorItem
 from medai_pipeline.stages.explanation import network_of
 from medai_pipeline.stages.prediction import Inference, ask_model
+from medai_pipeline.stages.sampling import sample_images
 from medai_pipeline.storage.codec import decode, encode
 from medai_pipeline.triage.decide import triage
 
@@ -64,6 +65,41 @@ def test_an_ensemble_answers_with_the_weighted_mean_and_says_who_took_part(site:
     again = decode(encode(both))
     np.testing.assert_array_equal(again.disagreement, both.disagreement)
     assert again.members == both.members
+
+
+def test_samples_of_an_ensemble_count_by_the_weight_of_their_member(site: Inference) -> None:
+    still = tuple(dataclasses.replace(known, dropout=0.0) for known in site.models.known)
+    site = dataclasses.replace(site, models=ModelSet((BOTH,), known=still))
+    entry_of, one_film = site.models.entry, films("both", 1)
+    said = ask_model(BOTH, [one_film], site)["A"]
+    assert isinstance(said, StudyPrediction) and said.uncertainty is not None
+    surer = ask_model(entry_of("demo-chest-xray"), [one_film], site)["A"]
+    other = ask_model(entry_of("second"), [one_film], site)["A"]
+    assert isinstance(surer, StudyPrediction) and isinstance(other, StudyPrediction)
+    rows = sample_images(BOTH, one_film, site, samples=4)
+    # the members' dropout is off, so that there is nothing but what they say and how far they lie apart
+    np.testing.assert_allclose([row["mean"] for row in rows], said.probabilities, atol=1e-5)
+    np.testing.assert_allclose([row["deviation"] for row in rows], said.uncertainty, atol=1e-5)
+    for k, row in enumerate(rows):  # three quarters of the weight are with the first member, and so is the middle
+        assert row["p50"] == pytest.approx(surer.probabilities[k], abs=1e-5)
+        ends = sorted((surer.probabilities[k], other.probabilities[k]))
+        assert (row["p05"], row["p95"]) == pytest.approx(ends, abs=1e-5)
+
+
+def test_samples_agree_with_the_ensembles_answer_the_more_of_them_there_are(site: Inference) -> None:
+    said = ask_model(BOTH, [films("both", 1)], site)["A"]
+    assert isinstance(said, StudyPrediction) and said.uncertainty is not None
+    rows = sample_images(BOTH, films("both", 1), site, samples=400)
+    np.testing.assert_allclose([row["mean"] for row in rows], said.probabilities, atol=0.05)
+    np.testing.assert_allclose([row["deviation"] for row in rows], said.uncertainty, atol=0.05)
+
+
+def test_a_single_model_without_dropout_has_no_samples_to_tell_of(site: Inference) -> None:
+    still = dataclasses.replace(XRAY, dropout=0.0)
+    site = dataclasses.replace(site, models=ModelSet((still,)))
+    first, *_ = sample_images(still, films("demo-chest-xray", 1), site, samples=4)
+    assert 0 <= first["mean"] <= 1 and first["entropy"] >= 0
+    assert [first[name] for name in ("deviation", "information", "p05", "p50", "p95")] == [None] * 5
 
 
 def test_models_that_disagree_ask_for_a_person_and_models_that_agree_do_not(site: Inference) -> None:
