@@ -84,6 +84,16 @@ def test_image_rows_say_what_the_instances_say_and_saving_again_brings_them_up_t
     assert rows(engine, studies)[0].modality == "DX"
 
 
+def test_the_frames_of_a_revision_are_counted_not_its_files(repository: Repository, engine: Engine) -> None:
+    assert repository.frames(KEY, 1) == 0
+    clip = replace(IMAGE, sop_instance_uid="2.25.8", frames=300)
+    unstated = replace(IMAGE, sop_instance_uid="2.25.9", frames=0)
+    left_out = replace(IMAGE, sop_instance_uid="2.25.7", frames=50, usable=False)
+    repository.save_images(KEY, 1, [IMAGE, clip, unstated, left_out])
+    assert repository.frames(KEY, 1) == 302
+    assert repository.frames(KEY, 2) == 0
+
+
 def test_the_same_answer_is_kept_once_and_another_one_beside_it(repository: Repository, engine: Engine) -> None:
     assert repository.save_prediction(prediction(), "run-1", NOW)
     assert not repository.save_prediction(prediction(), "run-2", NOW)

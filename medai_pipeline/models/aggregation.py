@@ -47,10 +47,17 @@ def aggregate(probabilities: np.ndarray, entry: CatalogEntry) -> tuple[np.ndarra
 
     Exclusive classes are brought back to a sum of 1.
     """
-    order = np.argsort(-probabilities, axis=0, kind="stable")
-    best = np.take_along_axis(probabilities, order, axis=0).astype(np.float64)
+    best = -np.sort(-probabilities, axis=0).astype(np.float64)
     study = np.clip(rule_of(entry.aggregation)(best), 0, 1)
     if not entry.multi_label:
         study = study / study.sum()
-    keys = tuple(tuple(int(row) for row in order[:KEY_IMAGES, k]) for k in range(probabilities.shape[1]))
-    return study.astype(np.float32), keys
+    return study.astype(np.float32), best_rows(probabilities)
+
+
+def best_rows(probabilities: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    """Per class of (N, K) the rows that show it best, at most 3, best first; of equal ones the earlier.
+
+    A row that is not among them will not be, whatever rows follow.
+    """
+    order = np.argsort(-probabilities, axis=0, kind="stable")
+    return tuple(tuple(int(row) for row in order[:KEY_IMAGES, k]) for k in range(probabilities.shape[1]))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medai_pipeline.errors import ModelError
-from medai_pipeline.models.aggregation import aggregate
+from medai_pipeline.models.aggregation import aggregate, best_rows
 from medai_pipeline.models.backends import Outputs, out_of_memory
 from medai_pipeline.models.catalog import CatalogEntry
 from medai_pipeline.models.uncertainty import sampled, spread_of
@@ -38,37 +38,60 @@ class ImagePredictions:
 def predict(model: LoadedModel, pixels: np.ndarray, batch_size: int = 16) -> ImagePredictions:
     """Probabilities and features of `pixels` float32 (N, C, H, W), in one forward pass a batch, on the model's device.
 
-    A batch that does not fit into the device's memory is halved until it does.
+    A batch that does not fit into the device's memory is halved until it does. All feature maps are kept: `predict_studies`
+    keeps fewer.
     Raises ModelError when the shape is not the contract's or an output is not finite.
     """
-    contract = model.entry.contract
-    shape = (contract.channels, contract.height, contract.width)
-    if pixels.ndim != 4 or pixels.shape[1:] != shape:
-        raise ModelError(f"{model.entry.name} expects images of shape {shape}, not {tuple(pixels.shape[1:])}")
-    if not len(pixels):
-        raise ModelError(f"{model.entry.name} was given no image")
-    parts = []
-    start = 0
-    while start < len(pixels):
-        part, batch_size = _one_batch(model, pixels, start, batch_size)
-        parts.append(part)
-        start += len(part[0])
+    parts = [part for _, part in _batches(model, [pixels], batch_size)]
     features, pooled, logits = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    if not np.isfinite(logits).all():
-        raise ModelError(f"{model.entry.name}@{model.entry.version} gave a result that is not a number")
     return ImagePredictions(probabilities_of(logits, model.entry), logits, features, pooled)
 
 
-def _one_batch(model: LoadedModel, pixels: np.ndarray, start: int, size: int) -> tuple[Outputs, int]:
+def _batches(model: LoadedModel, arrays: Sequence[np.ndarray], size: int) -> Iterator[tuple[int, Outputs]]:
+    """What the network gives for the images of all arrays, a batch at a time, with the number of the first image in it."""
+    contract = model.entry.contract
+    shape = (contract.channels, contract.height, contract.width)
+    for pixels in arrays:
+        if pixels.ndim != 4 or pixels.shape[1:] != shape:
+            raise ModelError(f"{model.entry.name} expects images of shape {shape}, not {tuple(pixels.shape[1:])}")
+        if not len(pixels):
+            raise ModelError(f"{model.entry.name} was given no image")
+    start, images = 0, _Joined(arrays)
+    while start < len(images):
+        part, size = _one_batch(model, images, start, size)
+        if not np.isfinite(part[2]).all():
+            raise ModelError(f"{model.entry.name}@{model.entry.version} gave a result that is not a number")
+        yield start, part
+        start += len(part[2])
+
+
+class _Joined:
+    """Several arrays of images as one. Only what a batch takes of them is copied, and that only across a border."""
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self._arrays = arrays
+        self._ends = np.cumsum([len(array) for array in arrays])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def take(self, start: int, stop: int) -> np.ndarray:
+        begins = (0, *self._ends[:-1])
+        parts = [a[max(start - b, 0) : max(stop - b, 0)] for a, b in zip(self._arrays, begins, strict=True)]
+        parts = [part for part in parts if len(part)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _one_batch(model: LoadedModel, images: _Joined, start: int, size: int) -> tuple[Outputs, int]:
     while True:
         try:
-            return model.backend(pixels[start : start + size]), size
+            return model.backend(images.take(start, start + size)), size
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             if size == 1:
                 raise ModelError(f"{model.entry.name}: the device has no memory for one image; free some") from error
-            size = max(1, min(size, len(pixels) - start) // 2)
+            size = max(1, min(size, len(images) - start) // 2)
             log.warning("out of device memory: batches of %d from here on", size)
 
 
@@ -91,7 +114,8 @@ def predict_studies(
 ) -> list[StudyPrediction]:
     """Several studies at once: their images share batches, their results do not depend on each other.
 
-    Studies are taken in groups of a few batches, so that features of many images never pile up.
+    Studies are taken in groups of a few batches. Of each study only the feature maps of images that may still be among the
+    best of a class are kept from one batch to the next.
     """
     results: list[StudyPrediction] = []
     group: list[StudyTensors] = []
@@ -106,26 +130,56 @@ def predict_studies(
 def _predict_group(
     model: LoadedModel, group: Sequence[StudyTensors], batch_size: int, seed: int
 ) -> list[StudyPrediction]:
-    images = predict(model, np.concatenate([tensors.pixels for tensors in group]), batch_size)
-    results, start = [], 0
-    for tensors in group:
-        rows = slice(start, start + len(tensors.pixels))
-        part = ImagePredictions(
-            images.probabilities[rows], images.logits[rows], images.features[rows], images.pooled[rows]
-        )
-        results.append(_study(model, tensors, part, seed))
-        start = rows.stop
-    return results
+    found = [_Found(model) for _ in group]
+    ends = np.cumsum([len(tensors.pixels) for tensors in group])
+    for start, part in _batches(model, [tensors.pixels for tensors in group], batch_size):
+        stop = start + len(part[2])
+        for one, tensors, end in zip(found, group, ends, strict=True):
+            begin = end - len(tensors.pixels)
+            rows = slice(max(begin - start, 0), max(min(end, stop) - start, 0))
+            if rows.start < rows.stop:
+                one.add(*(array[rows] for array in part))
+    return [_study(model, tensors, one, seed) for tensors, one in zip(group, found, strict=True)]
 
 
-def _study(model: LoadedModel, tensors: StudyTensors, images: ImagePredictions, seed: int) -> StudyPrediction:
-    entry = model.entry
-    study, keys = aggregate(images.probabilities, entry)
+class _Found:
+    """What is known of one study's images so far: all numbers, and the feature maps of those that may still be key images."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model
+        self._pooled: list[np.ndarray] = []
+        self._logits: list[np.ndarray] = []
+        self.features: dict[int, np.ndarray] = {}  # by row; float32, of a pooled head alone
+
+    @property
+    def pooled(self) -> np.ndarray:
+        return np.concatenate(self._pooled)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        return probabilities_of(np.concatenate(self._logits), self._model.entry)
+
+    def add(self, features: np.ndarray, pooled: np.ndarray, logits: np.ndarray) -> None:
+        """The next images, in their order."""
+        first = sum(map(len, self._logits))
+        self._pooled.append(np.array(pooled))  # copies: a view would hold the whole batch
+        self._logits.append(np.array(logits))
+        if not self._model.pooled:
+            return
+        kept = {row for rows in best_rows(self.probabilities) for row in rows}
+        self.features = {row: values for row, values in self.features.items() if row in kept}
+        new = sorted(row for row in kept if row >= first)
+        self.features |= {row: np.array(features[row - first], np.float32) for row in new}
+
+
+def _study(model: LoadedModel, tensors: StudyTensors, found: _Found, seed: int) -> StudyPrediction:
+    entry, probabilities, pooled = model.entry, found.probabilities, found.pooled
+    study, keys = aggregate(probabilities, entry)
     kept = sorted({row for rows in keys for row in rows})
     deciding = sorted({rows[0] for rows in keys})
-    samples = images.probabilities[None, deciding]
+    samples = probabilities[None, deciding]
     if model.samples:
-        samples = sampled(model, tensors.pixels[deciding], images.pooled[deciding], seed=seed)
+        samples = sampled(model, tensors.pixels[deciding], pooled[deciding], seed=seed)
     spread = spread_of(samples, entry.multi_label)
     own = [deciding.index(rows[0]) for rows in keys], range(len(keys))  # each class by the image that decides it
     return StudyPrediction(
@@ -135,18 +189,18 @@ def _study(model: LoadedModel, tensors: StudyTensors, images: ImagePredictions, 
         labels=entry.classes,
         multi_label=entry.multi_label,
         items=tensors.items,
-        image_probabilities=images.probabilities,
+        image_probabilities=probabilities,
         probabilities=study,
         uncertainty=spread.deviation[own] if model.samples else None,
         thresholds=np.asarray(entry.thresholds, np.float32),
         key_images=keys,
-        features=images.features[kept].astype(np.float32)
+        features=np.stack([found.features[row] for row in kept])
         if model.pooled
         else np.zeros((len(kept), 0, 0, 0), np.float32),
         feature_rows=tuple(kept),
         head=model.head_weight if model.pooled else np.zeros((0, 0), np.float32),
         demo=entry.demo,
-        novelty=model.familiarity.novelty(images.pooled) if model.familiarity else None,
+        novelty=model.familiarity.novelty(pooled) if model.familiarity else None,
         entropy=spread.entropy[own],
         information=spread.information[own] if model.samples else None,
     )

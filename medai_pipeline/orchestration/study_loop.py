@@ -105,7 +105,7 @@ class Stage:
         self.inputs = [values.asset for values in upstream]
         ready = [key for key in self.keys if self._begin(key, upstream)]
         done = 0
-        for chunk in batches(ready, lambda key: self.rows[key].instance_count):
+        for chunk in batches(ready, self._images):
             found = {key: value for key in chunk if (value := self._there(key)) is not None}
             there = {key: value for key, value in found.items() if self._good(key, value)}
             todo = [key for key in chunk if key not in found]
@@ -152,6 +152,11 @@ class Stage:
         if any(values[key].revision != row.revision for values in upstream):
             return self._fail(key, StudyError("a newer revision has arrived: it is processed from raw_dicom on"), True)
         return True
+
+    def _images(self, key: str) -> int:
+        """How many images it will hold: one file may be a clip of hundreds. By files while nobody has looked into them."""
+        row = self.rows[key]
+        return max(row.instance_count, self.services.results.frames(key, row.revision))
 
     def _there(self, key: str) -> Any:
         """What the wanted version has said of the study before; None when that is still to be computed."""

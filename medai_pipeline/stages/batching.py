@@ -13,7 +13,9 @@ IMAGES_PER_STUDY = 2048  # more are sampled evenly, and the report says so: boun
 
 def batches(keys: Sequence[str], images: Callable[[str], int]) -> list[list[str]]:
     """Studies that are worked on together: enough to share the cost of a check and to fill inference batches, few
-    enough for memory: at most STUDIES_AT_ONCE, and IMAGES_AT_ONCE of them unless one study alone has more."""
+    enough for memory: at most STUDIES_AT_ONCE, and IMAGES_AT_ONCE of them unless one study alone has more.
+
+    `images` of a key: its frames, as far as they are known, not its files."""
     made: list[list[str]] = []
     room = 0
     for key in keys:

@@ -39,6 +39,13 @@ class Results:
             (modality, _), *_ = Counter(row["modality"] for row in rows).most_common(1)
             connection.execute(sa.update(studies).where(_of(studies, study_key, revision)).values(modality=modality))
 
+    def frames(self, study_key: str, revision: int) -> int:
+        """How many frames the images of a revision have that a model may see; 0 before they are known."""
+        mine = _of(images, study_key, revision) & images.c.usable
+        query = sa.select(sa.func.coalesce(sa.func.sum(sa.func.greatest(images.c.frames, 1)), 0)).where(mine)
+        with self._engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
+
     def save_reading(self, study_key: str, revision: int, modality: str, body_part: str) -> None:
         """As what the images of a revision were read: by this its model is chosen, also when models change."""
         values = {"read_modality": modality, "read_body_part": body_part}
