@@ -152,6 +152,12 @@ class _Chunk:
         self.failed: list[Outcome] = []
         studies = self.each("deidentify", self.manifests, lambda key, _: self.deidentify(key))
         studies = self.checked("check", stages.check_deidentified(list(studies.values())))
+        for keys in stages.batches(list(studies), lambda key: _frames(studies[key])):  # one file may hold hundreds
+            yield from self._read({key: studies[key] for key in keys})
+        yield from self.failed
+
+    def _read(self, studies: Mapping[str, DeidentifiedStudy]) -> Iterator[Outcome]:
+        """De-identified studies to their reports; those that fail wait in `failed`."""
         tensors = self.each(
             "normalize", studies, lambda key, s: stages.normalize_study(s, self.folders[key], self.job.inference.models)
         )
@@ -171,7 +177,6 @@ class _Chunk:
             return report
 
         reports = self.each("report", predictions, explain)
-        yield from self.failed
         for key, report in reports.items():
             yield self.outcome(key, report=report, problems=tensors[key].problems)
 
@@ -210,6 +215,10 @@ class _Chunk:
         except MedaiError as error:
             return self.outcome(key, stage=stage, reason=error.reason)
         return None
+
+
+def _frames(study: DeidentifiedStudy) -> int:
+    return sum(max(1, instance.frames) for instance in study.instances if instance.usable)
 
 
 def _into(done: dict[str, Any], key: str, work: Callable[[str, Any], Any], value: Any) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from medai_pipeline import analyze
 from medai_pipeline.cli import main
 from medai_pipeline.local.one_shot import require_writable
 from medai_pipeline.local.terminal import StudyProgress
 from medai_pipeline.phantoms.studies import make_study, to_bytes, write_study
+from medai_pipeline.records import DeidentifiedStudy
+from medai_pipeline_tests import report_samples
 
 
 @pytest.fixture
@@ -169,6 +173,21 @@ def test_a_batch_tells_its_stages_while_it_is_under_way(medai, tmp_path: Path, m
     assert {"normalize", "predict", "report"} <= {stage for stage, _ in told}
     steps = [done for _, done in told]
     assert steps == sorted(steps) and steps[-1] == 14 and len(set(steps)) >= 12
+
+
+def test_studies_of_many_frames_are_read_one_after_the_other(medai, tmp_path: Path, monkeypatch) -> None:
+    film = report_samples.instance(0)
+    clip, unusable = replace(film, frames=300), replace(film, frames=300, usable=False)
+    assert analyze._frames(DeidentifiedStudy("A", 1, "d", "profile", (film, clip, unusable))) == 301
+    told: list[str] = []
+    update = StudyProgress._update
+    monkeypatch.setattr(StudyProgress, "_update", lambda self, stage: (told.append(stage), update(self, stage))[1])
+    monkeypatch.setattr(analyze, "_frames", lambda study: 512)
+    for seed in (79, 80):
+        write_study(make_study("chest-xray", seed), tmp_path / "in" / str(seed))
+    assert medai("analyze", tmp_path / "in", "--out", tmp_path / "out").exit_code == 0
+    stages = [stage for stage in told if stage in ("deidentify", "normalize", "report")]
+    assert stages == ["deidentify"] * 2 + ["normalize", "report"] * 2
 
 
 def test_libraries_talk_to_the_terminal_only_of_trouble(medai, tmp_path: Path) -> None:
