@@ -34,8 +34,10 @@ def sample_images(
         raise StudyError(tensors.no_model_reason or "no image can be read by this model")
     models, drawn = load_models(entry, inference), []
     for model in models:
-        said = predict(model, tensors.pixels, inference.batch_size)
-        drawn.append(sampled(model, tensors.pixels, said.pooled, samples=samples, seed=seed))
+        pooled = np.concatenate(
+            [predict(model, part, len(part)).pooled for part in _parts(tensors.pixels, inference.batch_size)]
+        )
+        drawn.append(sampled(model, tensors.pixels, pooled, samples=samples, seed=seed))
     measured = len(models) > 1 or models[0].samples
     probabilities = np.concatenate(drawn)  # (samples, N, K)
     weights = np.repeat(list(ranked(entry).values()) or [1.0], samples)
@@ -60,3 +62,8 @@ def sample_images(
         told = {n: None if n in _SAMPLED and not measured else round(float(v), 6) for n, v in numbers.items()}
         rows.append({"label": label, "frame": tensors.items[best].frame, **told})
     return rows
+
+
+def _parts(pixels: np.ndarray, size: int) -> list[np.ndarray]:
+    """A batch each: of a clip's feature maps only those of one batch are in memory."""
+    return [pixels[start : start + size] for start in range(0, len(pixels), size)]
