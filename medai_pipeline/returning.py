@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from medai_pipeline.errors import DatabaseUnreachable, MedaiError, ModelChanged, PacsUnreachable
+from medai_pipeline.errors import DatabaseUnreachable, MedaiError, ModelChanged, PacsBusy, PacsUnreachable
 from medai_pipeline.pacs.delivering import Sender, sender_for
 from medai_pipeline.pacs.destination import Destination
 from medai_pipeline.records import Identity
@@ -58,7 +58,7 @@ class Desk:
     orthanc: Callable[[], Any]
     now: Callable[[], datetime]
     down: dict[str, tuple[str, datetime]] = field(default_factory=dict)
-    silent: set[str] = field(default_factory=set)  # nodes that let us wait for a commitment: asked again in a later run
+    silent: dict[str, str] = field(default_factory=dict)  # nodes that do not commit now, and why: asked in a later run
 
     def want(self, study_keys: Sequence[str] | None = None) -> list[str]:
         """Enters what is missing; the study keys concerned. With `study_keys` of any age: a person asked for these."""
@@ -125,7 +125,9 @@ class _Task:
             return []
         sent = sender.send(identity.study_instance_uid, [result.data for result in results]) if results else None
         if sent and sent.refused:
-            self._again(row, sent.refused)
+            if sent.for_now:
+                raise PacsBusy(sent.refused)
+            self._refused(row, sent.refused)
             return []
         there = [one for one, stored in zip(objects, sent.stored, strict=True) if stored] if sent else []
         now = self.desk.now()
@@ -134,21 +136,27 @@ class _Task:
 
     def _commit(self, row: Delivery, sender: Sender, there: Sequence[Mapping[str, str]]) -> None:
         if row.destination in self.desk.silent:
-            self._uncommitted(row, NO_ANSWER)
+            self._later(row, self.desk.silent[row.destination])
             return
         try:
             answer = sender.commit([(one["sop_class_uid"], one["sop_instance_uid"]) for one in there])
+        except (PacsUnreachable, PacsBusy) as error:  # no answer is no refusal: asked again until there is one
+            self.desk.silent[row.destination] = error.reason
+            self._later(row, error.reason)
+            return
         except MedaiError as error:
             self._uncommitted(row, error.reason)
             return
         if answer is None:
-            self.desk.silent.add(row.destination)
+            self.desk.silent[row.destination] = NO_ANSWER
             self._uncommitted(row, NO_ANSWER)
         elif answer.complete:
             self.rows.committed(row, self.desk.now())
         else:  # it lost some, or never had them: they are sent again
             reasons = ", ".join(sorted({f"0x{reason:04X}" for reason in answer.missing.values()}))
-            self._again(row, f"the node does not answer for {len(answer.missing)} of {len(there)} objects ({reasons})")
+            self._refused(
+                row, f"the node does not answer for {len(answer.missing)} of {len(there)} objects ({reasons})"
+            )
 
     def _objects(self, row: Delivery) -> tuple[Identity, Sequence[Any]]:
         if self._made is None:
@@ -173,17 +181,23 @@ class _Task:
         now, reason = self.desk.now(), error.reason if isinstance(error, MedaiError) else _unexpected(error)
         if isinstance(error, ModelChanged):
             self.rows.postpone(row, reason, now + self.policy.pause(1), now)
-        elif isinstance(error, PacsUnreachable):
+        elif isinstance(error, PacsUnreachable | PacsBusy):
             until = now + self.policy.pause(_tries(row))
             self.desk.down[row.destination] = reason, until
             self.rows.failed(row, reason, until, now)  # for ever: it heals when the PACS is back
         else:
-            self._again(row, reason)
+            self._refused(row, reason)
 
-    def _again(self, row: Delivery, reason: str) -> None:
-        """Refused: tried again later, and left to a person after the last attempt."""
-        now, spent = self.desk.now(), _tries(row) >= self.policy.attempts
-        self.rows.failed(row, reason, None if spent else now + self.policy.pause(_tries(row)), now)
+    def _refused(self, row: Delivery, reason: str) -> None:
+        """Tried again later, and left to a person after the last refusal; tries that nobody answered are none."""
+        now, refusals = self.desk.now(), row.refusals + 1
+        spent = refusals >= self.policy.attempts
+        self.rows.failed(row, reason, None if spent else now + self.policy.pause(refusals), now, refused=True)
+
+    def _later(self, row: Delivery, reason: str) -> None:
+        """Sent, and nobody could be asked to commit: for ever, as that is no answer either."""
+        now, attempts = self.desk.now(), row.attempts + 1
+        self.rows.postpone(row, reason, now + self.policy.pause(attempts), now, attempts)
 
     def _uncommitted(self, row: Delivery, reason: str) -> None:
         now, spent = self.desk.now(), row.asked + 1 >= self.policy.attempts

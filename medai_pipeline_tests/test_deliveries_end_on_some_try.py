@@ -7,12 +7,14 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from medai_pipeline.local.orthanc import LocalOrthanc
 from medai_pipeline.local.paths import Home
@@ -45,6 +47,57 @@ def test_a_node_that_does_not_answer_is_tried_until_it_does(counter: Counter, tm
     assert (row.state, row.reason) == ("sent", "")
     received = {pydicom.dcmread(path).SOPInstanceUID for path in (tmp_path / "node").iterdir()}
     assert received == {one["sop_instance_uid"] for one in row.objects}
+
+
+def test_a_weekend_without_an_answer_uses_up_no_attempt(counter: Counter) -> None:
+    """Away for longer than a refusal is tried, then answering with one: that is the first, and as many are left as was set."""
+    to, states = f"dicom://NODE@127.0.0.1:{(port := free_port())}", []
+    for attempt in range(1, 7):
+        (row,) = counter.go(counter.desk(to, attempts=2))
+        assert (row.state, row.attempts) == ("pending", attempt) and row.next_attempt_at
+        counter.now = row.next_attempt_at
+    with answering(0x0122, port=port):
+        for _ in range(2):
+            (row,) = counter.go(counter.desk(to, attempts=2))
+            states.append(row.state)
+            counter.now = row.next_attempt_at or counter.now
+    assert states == ["pending", "failed"] and "0122" in row.reason
+
+
+@pytest.mark.parametrize(("status", "kept"), [(0xA700, "pending"), (0x0122, "failed")])
+def test_a_node_that_has_no_room_is_tried_for_ever_and_one_that_refuses_is_not(
+    counter: Counter, status: int, kept: str
+) -> None:
+    with answering(status) as port:
+        for _ in range(3):
+            (row,) = counter.go(counter.desk(f"dicom://NODE@127.0.0.1:{port}", attempts=2))
+            counter.now = row.next_attempt_at or counter.now
+    assert row.state == kept and f"{status:04X}" in row.reason
+
+
+def test_a_node_that_takes_no_association_for_now_is_tried_for_ever(counter: Counter) -> None:
+    """Full, as PACS say when they are about to stop (PS3.8 9.3.4: rejected transient)."""
+    with answering(0x0122, at_most=0) as port:
+        for _ in range(3):
+            (row,) = counter.go(counter.desk(f"dicom://NODE@127.0.0.1:{port}", attempts=2))
+            assert row.state == "pending" and row.next_attempt_at and "takes no association now" in row.reason
+            counter.now = row.next_attempt_at
+    with answering(0x0000, port=port):
+        assert counter.go(counter.desk(f"dicom://NODE@127.0.0.1:{port}"))[0].state == "sent"
+
+
+@contextmanager
+def answering(status: int, at_most: int = 10, port: int = 0) -> Iterator[int]:
+    """A node that answers each C-STORE with `status` and has room for `at_most` associations."""
+    ae = AE("NODE")
+    ae.maximum_associations = max(at_most, 1)
+    ae._maximum_associations = at_most
+    ae.supported_contexts = AllStoragePresentationContexts
+    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: status)])
+    try:
+        yield server.socket.getsockname()[1]
+    finally:
+        server.shutdown()
 
 
 def test_one_destination_in_trouble_does_not_hinder_the_other(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -26,7 +28,7 @@ from medai_pipeline.pacs.orthanc import Orthanc
 from medai_pipeline.phantoms.studies import make_study
 from medai_pipeline_tests.orthanc import RunningOrthanc, file_bytes, made_study
 from medai_pipeline_tests.pipeline import Pipeline
-from medai_pipeline_tests.returning_desk import Counter, delete
+from medai_pipeline_tests.returning_desk import Counter, answering, delete
 
 pytest_plugins = ["medai_pipeline_tests.returning_desk"]
 
@@ -83,8 +85,9 @@ def peer(
     report: Callable[[Dataset], Dataset] | None = None,
     model: str = StorageCommitmentPushModel,
     asked: list[Dataset] | None = None,
+    after_s: float = 0.0,
 ) -> Iterator[int]:
-    """A node that answers N-ACTION with `status`, and then reports on the same association."""
+    """A node that answers N-ACTION with `status`, and `after_s` later reports on the same association."""
     seen: list[Dataset] = [] if asked is None else asked
 
     def on_action(event: Any) -> tuple[int, None]:
@@ -93,10 +96,11 @@ def peer(
 
     def on_sent(event: Any) -> None:
         if type(event.message).__name__ == "N_ACTION_RSP" and report is not None:
-            threading.Thread(target=tell, args=(event.assoc, report(seen[-1]))).start()
+            threading.Timer(after_s, tell, args=(event.assoc, report(seen[-1]))).start()
 
     def tell(association: Any, told: Dataset) -> None:
-        association.send_n_event_report(told, 1, StorageCommitmentPushModel, WELL_KNOWN_INSTANCE)
+        if association.is_established:
+            association.send_n_event_report(told, 1, StorageCommitmentPushModel, WELL_KNOWN_INSTANCE)
 
     ae = AE("PEER")
     ae.add_supported_context(model)
@@ -115,6 +119,14 @@ def test_an_answer_on_the_same_association_counts() -> None:
         committed = ask_commitment(node(port), objects, None)
     assert committed is not None and committed.complete
     assert [(i.ReferencedSOPClassUID, i.ReferencedSOPInstanceUID) for i in asked[0].ReferencedSOPSequence] == objects
+
+
+def test_an_answer_on_the_same_association_counts_also_where_we_listen_and_it_takes_its_time() -> None:
+    """MEDAI_COMMITMENT_LISTEN always has a value: a node that never calls back must not be left after a moment."""
+    with peer(report=lambda request: request, after_s=2.5) as port:
+        objects = references(made_study(1))
+        committed = ask_commitment(node(port), objects, ("127.0.0.1", free_port()), wait_s=6.0)
+    assert committed is not None and committed.complete
 
 
 def test_an_answer_to_another_request_is_none() -> None:
@@ -158,6 +170,39 @@ def test_a_delivery_is_committed_and_what_the_node_lost_is_sent_again(counter: C
             one["sop_instance_uid"] for one in row.objects
         }
     assert counter.actions()[-2:] == ["delivery.sent", "delivery.committed"]
+
+
+def test_a_node_that_is_away_uses_up_no_asking(counter: Counter) -> None:
+    to = f"dicom://NODE@127.0.0.1:{(port := free_port())}?commitment"
+    with answering(0x0000, port=port):  # takes everything, and offers no commitment: an answer
+        (row,) = counter.go(counter.desk(to, attempts=2))
+    assert (row.state, row.asked) == ("sent", 1) and "does not offer" in row.reason
+    for _ in range(4):
+        counter.now = row.next_attempt_at
+        (row,) = counter.go(counter.desk(to, attempts=2))
+        assert (row.state, row.asked) == ("sent", 1) and row.open and "does not answer" in row.reason
+    counter.now = row.next_attempt_at
+    with answering(0x0000, port=port):
+        (row,) = counter.go(counter.desk(to, attempts=2))
+    assert (row.state, row.asked, row.open) == ("sent", 2, False)
+
+
+def test_where_nobody_could_answer_it_is_asked_again_less_and_less_often(counter: Counter, committing) -> None:
+    local, listen = committing
+    to = f"dicom://NODE@127.0.0.1:{local.dicom_port}?commitment"
+    with socket.socket() as taken:  # another delivery listens there
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(listen)
+        taken.listen()
+        (row,) = counter.go(counter.desk(to, listen=listen, attempts=2))
+        for _ in range(4):
+            assert row.state == "sent" and row.open and "nothing can listen" in row.reason
+            counter.now = row.next_attempt_at
+            (row,) = counter.go(counter.desk(to, listen=listen, attempts=2))
+    assert row.next_attempt_at - counter.now > timedelta(minutes=5)
+    counter.now = row.next_attempt_at
+    (row,) = counter.go(counter.desk(to, listen=listen, attempts=2))
+    assert row.state == "committed"
 
 
 def test_results_that_the_node_sends_on_to_our_pacs_start_nothing(

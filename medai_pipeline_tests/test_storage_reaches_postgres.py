@@ -55,7 +55,7 @@ def test_the_tables_are_those_the_migrations_make(engine: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
-        assert context.get_current_heads() == ("0008",)
+        assert context.get_current_heads() == ("0009",)
 
 
 def test_the_last_change_of_the_tables_can_be_taken_back(new_database: Callable[..., str]) -> None:

@@ -14,13 +14,14 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from medai_pipeline.errors import PacsUnauthorized, PacsUnreachable
+from medai_pipeline.errors import PacsBusy, PacsUnauthorized, PacsUnreachable
 from medai_pipeline.pacs.checkpoint import Checkpoint
 from medai_pipeline.pacs.node import Node
 from medai_pipeline.pacs.pieces import PDU_BYTES, connection_handlers
 
 CONTEXTS_PER_ASSOCIATION = 128  # PS3.8 9.3.2.2: odd presentation context ids 1 to 255
 CONNECT_S = 10.0
+TRANSIENT = 2  # result of an A-ASSOCIATE-RJ (PS3.8 9.3.4)
 
 # The library's log quotes what it sends and gets; what goes wrong is raised or returned here anyway.
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
@@ -37,7 +38,8 @@ def associate(
 ) -> Iterator[Association]:
     """An open association, released at the end, or aborted when the caller fails. Every context may have been rejected.
 
-    Raises PacsUnreachable, or PacsUnauthorized when it is rejected or TLS does not come about.
+    Raises PacsUnreachable, PacsBusy when it is rejected for now, or PacsUnauthorized when it is rejected for good or TLS
+    does not come about.
     """
     ae = AE(node.calling_ae)
     ae.connection_timeout = ae.acse_timeout = CONNECT_S
@@ -76,6 +78,9 @@ def _require_open(association: Association, node: Node, trouble: list[str]) -> N
             f"no TLS with the DICOM node at {node.address} ({trouble[0]}): "
             "name the authority that signed its certificate, and call it by the name in there"
         )
+    told = association.acceptor.primitive
+    if association.is_rejected and told and told.result == TRANSIENT:
+        raise PacsBusy(f"the DICOM node at {node.address} takes no association now: look at its load and its log")
     if association.is_rejected:
         raise PacsUnauthorized(
             f"the DICOM node at {node.address} rejects the association from {node.calling_ae} to {node.called_ae}: "

@@ -1,7 +1,9 @@
 """Storage commitment as a user (PS3.4 Annex J): a node is asked to take responsibility for what it was sent.
 
-N-ACTION asks; the answer is an N-EVENT-REPORT, on the same association or on one that the node opens to us, so we listen
-while we wait. A node may take hours: who gets no answer asks again, about the same objects under a new transaction.
+N-ACTION asks; the answer is an N-EVENT-REPORT, on the same association or on one that the node opens to us (its choice,
+PS3.4 J.3.3), so both are open most of the time that we wait, and the first answer counts; the rest is for nodes that call
+only when the association has ended. A node may take hours: who gets no answer asks again, about the same objects under a
+new transaction.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ WELL_KNOWN_INSTANCE = "1.2.840.10008.1.20.1.1"
 REQUEST = 1  # Action Type ID (PS3.4 Table J.3-1)
 NO_SUCH_OBJECT = 0x0112
 WAIT_S = 15.0
-SAME_ASSOCIATION_S = 2.0  # a node that can call us back is not kept waiting on this one
+SHARE = 2 / 3  # of the waiting: with the association open
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ def ask_commitment(
 ) -> Commitment | None:
     """Asks `node` about `objects` (SOP Class UID, SOP Instance UID).
 
-    `listen`: where we take its answer, an address and a port that it knows for our AE title; None: on the same association
-    alone. None when no answer came within `wait_s`. Raises PacsUnreachable, PacsUnauthorized; PacsError when the node does
+    `listen`: where we take its answer too, an address and a port that it knows for our AE title; None: on the same
+    association alone. None when no answer came within `wait_s`. Raises PacsUnreachable, PacsUnauthorized; PacsError when the node does
     not offer storage commitment, or refuses.
     """
     waiting = _Waiting(f"2.25.{uuid.uuid4().int}")
@@ -62,8 +64,8 @@ def ask_commitment(
                 _request(waiting.transaction, objects), REQUEST, StorageCommitmentPushModel, WELL_KNOWN_INSTANCE
             )
             _require_success(answer, node.address)
-            waiting.answered.wait(min(wait_s, SAME_ASSOCIATION_S) if listen else wait_s)
-        waiting.answered.wait(wait_s if listen else 0)
+            waiting.answered.wait(wait_s * SHARE if listen else wait_s)
+        waiting.answered.wait(wait_s * (1 - SHARE) if listen else 0)
     return waiting.commitment
 
 

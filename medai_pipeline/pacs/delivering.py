@@ -26,12 +26,14 @@ NO_IMAGES = "the PACS holds no image of this study (any more): nothing is return
 class Sent:
     """What became of the objects of one delivery. `refused`: why some are not there ("" when all are that can be).
 
-    `left_out`: kinds of objects that the node does not take at all, in words. `stored[i]`: whether object i is there.
+    `for_now`: it has refused for now alone, as where it has no room. `left_out`: kinds of objects that the node does not
+    take at all, in words. `stored[i]`: whether object i is there.
     """
 
     stored: tuple[bool, ...] = field(repr=False)
     refused: str = ""
     left_out: str = ""
+    for_now: bool = False
 
 
 class Sender(Protocol):
@@ -98,4 +100,5 @@ def summed(results: Sequence[UploadResult]) -> Sent:
         reasons += unknown
     refused = "; ".join(f"{count} of {len(results)} objects: {reason}" for reason, count in reasons.most_common(2))
     left_out = "; ".join(f"{count} left out: {reason}" for reason, count in sorted(unknown.items()))
-    return Sent(stored, refused, "" if refused else left_out)
+    later = [result.retryable for result in results if result.status == "Refused"]
+    return Sent(stored, refused, "" if refused else left_out, for_now=bool(later) and all(later))

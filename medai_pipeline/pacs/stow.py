@@ -31,7 +31,7 @@ def stow(wire: Wire, root: str, data: bytes) -> UploadResult:
     except (PacsUnreachable, PacsUnauthorized, PacsNotFound):
         raise
     except PacsError as error:  # also 409: none was stored (PS3.18 Table 10.5.3-1)
-        return UploadResult("Refused", reason=error.reason)
+        return UploadResult("Refused", reason=error.reason, retryable=error.retryable)
     refused = _refusals(wire.read_json(response))
     if refused:
         return UploadResult("Refused", reason=f"the server refused it (STOW-RS failure reason {refused[0]})")

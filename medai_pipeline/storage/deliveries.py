@@ -52,6 +52,7 @@ class Delivery:
     reviewed_at: datetime | None
     run_id: str | None
     asked: int
+    refusals: int
 
     @property
     def open(self) -> bool:
@@ -174,18 +175,28 @@ class Deliveries:
             reason=reason, next_attempt_at=again_at, asked=deliveries.c.asked + 1, updated_at=now,
         )  # fmt: skip
 
-    def failed(self, delivery: Delivery, reason: str, again_at: datetime | None, now: datetime) -> bool:
-        """The attempt failed: pending until `again_at`, or failed for good (None). `reason`: one line, no identity."""
+    def failed(
+        self, delivery: Delivery, reason: str, again_at: datetime | None, now: datetime, refused: bool = False
+    ) -> bool:
+        """The attempt failed: pending until `again_at`, or failed for good (None). `reason`: one line, no identity.
+
+        `refused`: it was answered; else the destination was away, which is no refusal.
+        """
         state = "failed" if again_at is None else "pending"
         return self._move(
             delivery, ("pending", "sent"), "delivery.failed", {"reason": reason, "again": again_at is not None},
-            state=state, reason=reason, next_attempt_at=again_at, updated_at=now,
+            state=state, reason=reason, next_attempt_at=again_at, refusals=deliveries.c.refusals + int(refused),
+            updated_at=now,
         )  # fmt: skip
 
-    def postpone(self, delivery: Delivery, reason: str, until: datetime, now: datetime) -> bool:
-        """Not tried now; no attempt is counted."""
+    def postpone(
+        self, delivery: Delivery, reason: str, until: datetime, now: datetime, attempts: int | None = None
+    ) -> bool:
+        """Not now; `attempts` are counted in all (None: as many as before)."""
         return self._move(
-            delivery, ("pending", "sent"), "", {}, reason=reason, next_attempt_at=until, updated_at=now
+            delivery, ("pending", "sent"), "", {},
+            reason=reason, next_attempt_at=until, attempts=delivery.attempts if attempts is None else attempts,
+            updated_at=now,
         )  # fmt: skip
 
     def retry(self, actor: str, now: datetime, study_keys: Sequence[str] | None = None) -> list[str]:
@@ -197,7 +208,7 @@ class Deliveries:
             again = connection.execute(
                 sa.update(deliveries)
                 .where(deliveries.c.id.in_(stuck.where(where, waiting)))
-                .values(state="pending", attempts=0, next_attempt_at=now, updated_at=now)
+                .values(state="pending", attempts=0, refusals=0, next_attempt_at=now, updated_at=now)
                 .returning(deliveries.c.report_id, deliveries.c.destination)
             ).all()
             keys = _keys(connection, {row.report_id for row in again})
@@ -240,7 +251,7 @@ class Deliveries:
 
 _PLAIN = (
     "id", "report_id", "destination", "state", "reason", "attempts", "edition", "withdrawal", "objects",
-    "next_attempt_at", "created_at", "updated_at", "run_id", "asked",
+    "next_attempt_at", "created_at", "updated_at", "run_id", "asked", "refusals",
 )  # fmt: skip
 
 

@@ -257,6 +257,7 @@ deliveries = sa.Table(
     _time("next_attempt_at"),  # null: nothing is left to do by itself
     sa.Column("run_id", sa.Text),
     _whole("asked"),  # how often the node was asked to commit without an answer
+    _whole("refusals"),  # of the attempts: those that were answered with a refusal
     sa.CheckConstraint("state IN ('pending', 'sent', 'committed', 'failed', 'dropped')", name="deliveries_state"),
     sa.UniqueConstraint("report_id", "edition", "destination", name="deliveries_once"),
     sa.Index("deliveries_due", "next_attempt_at", postgresql_where=sa.text("next_attempt_at IS NOT NULL")),
