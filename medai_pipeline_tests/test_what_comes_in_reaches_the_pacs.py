@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -242,6 +244,77 @@ def test_a_full_disk_leaves_the_file_where_it_is(inbox: Inbox) -> None:
     with pytest.raises(StorageFull):
         inbox.look(0.0)
     assert (inbox.folder / "IM0").exists()
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nobody may remove a file of the folder, as on a read-only share: for root, too, who becomes another user meanwhile."""
+    folder.chmod(0o555)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+@pytest.fixture
+def anybodys(inbox: Inbox) -> Iterator[Inbox]:
+    """An inbox in folders that every user of this machine may read, and a spool in which anybody may write."""
+    with TemporaryDirectory(dir="/tmp") as name:
+        base = Path(name)
+        base.chmod(0o755)
+        inbox.folder = base / "inbox"
+        inbox.folder.mkdir()
+        inbox.spool = Spool(ObjectStore(base / "objects", os.urandom(32)))
+        for folder in (base / "objects", base / "objects" / "incoming", base / "objects" / "incoming" / "waiting"):
+            folder.mkdir(exist_ok=True)
+        for folder in (base / "objects").rglob("*"):
+            folder.chmod(0o777)
+        (base / "objects").chmod(0o777)
+        yield inbox
+
+
+def test_what_cannot_be_removed_is_taken_once_and_said_once_with_what_to_do(
+    anybodys: Inbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox, spool = anybodys, anybodys.spool
+    path = inbox.folder / "DOE^JANE.dcm"
+    path.write_bytes(file_bytes(made_study(1)[0]))
+    path.chmod(0o644)
+    with read_only(inbox.folder):
+        assert inbox.look(0.0).taken == 1
+        (digest,) = spool.waiting()
+        spool.done(digest)  # the PACS has it
+        for now in range(1, 4):
+            assert inbox.look(float(now)).left == 1
+            assert spool.waiting() == []
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "write access" in said and "DOE" not in caplog.text
+    assert inbox.look(5.0).left == 1 and not path.exists()  # as soon as it may go, it goes
+    path.write_bytes(file_bytes(made_study(1)[0]))  # another one under the same name
+    assert inbox.look(6.0).taken == 1 and len(spool.waiting()) == 1
+
+
+def test_what_cannot_be_read_is_said_once_while_the_inbox_runs_and_again_when_it_comes_back(
+    anybodys: Inbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = anybodys.folder / "IM0"
+    path.write_bytes(file_bytes(made_study(1)[0]))
+    path.chmod(0o000)
+    with read_only(anybodys.folder):
+        for now in range(3):
+            assert anybodys.look(float(now)).left == 1
+    assert caplog.text.count("cannot be read") == 1
+    hidden = path.rename(anybodys.folder / ".IM0")
+    anybodys.look(3.0)
+    hidden.rename(path)
+    with read_only(anybodys.folder):
+        anybodys.look(4.0)
+    assert caplog.text.count("cannot be read") == 2
 
 
 # the service -------------------------------------------------------------------------------------------------

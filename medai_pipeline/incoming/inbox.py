@@ -1,7 +1,8 @@
 """A folder whose files are taken: each whole DICOM file into the spool, then away; what is none into quarantine, then away.
 
 A file is looked at when it has been quiet for a while, and one that is not whole is waited for much longer: somebody may
-still be writing it. Files lie here in clear, as whoever drops them wrote them; a name may identify and is never logged.
+still be writing it. One that was taken and cannot be removed is remembered, so that it does not go out again and again.
+Files lie here in clear, as whoever drops them wrote them; a name may identify and is never logged.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Inbox:
     quiet_s: float = 2.0
     patience_s: float = 600.0
     _seen: dict[Path, tuple[_Seen, float]] = field(default_factory=dict)
-    _trouble: set[str] = field(default_factory=set)
+    _passed: dict[Path, _Seen] = field(default_factory=dict)  # taken or set aside, and still here
+    _trouble: set[str] = field(default_factory=set)  # said in this look
+    _said: set[str] = field(default_factory=set)  # in the look before
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`."""
@@ -57,14 +60,15 @@ class Inbox:
             try:
                 if self.look(time.monotonic()).taken:
                     self.wake.set()
-                self._trouble.clear()
             except MedaiError as error:
                 self._say(error.reason)
 
     def look(self, now: float) -> Looked:
         """One look at `now` (seconds of a clock that does not go back). Raises StorageError; what is left is looked at again."""
         counts = {"taken": 0, "set_aside": 0, "left": 0}
+        self._said, self._trouble = self._trouble, set()
         present = dict(_files(self.folder))
+        self._passed = {path: known for path, known in self._passed.items() if present.get(path) == known}
         self._seen = {path: known for path, known in self._seen.items() if path in present}
         for path, seen in present.items():
             before, since = self._seen.get(path, (seen, now))
@@ -76,6 +80,9 @@ class Inbox:
         return Looked(**counts)
 
     def _take(self, path: Path, seen: _Seen, quiet_s: float) -> str:
+        if path in self._passed:
+            self._remove(path, seen)
+            return "left"
         if seen[1] > MAX_FILE_BYTES:
             self._say(f"a file in the inbox has more than {MAX_FILE_BYTES >> 30} GiB and is not taken: remove it")
             return "left"
@@ -98,26 +105,28 @@ class Inbox:
             )
             log.warning("a file of the inbox is in quarantine: %s", error.reason)
             outcome = "set_aside"
-        return outcome if self._remove(path, seen) else "left"
+        self._passed[path] = seen
+        self._remove(path, seen)
+        return outcome
 
-    def _remove(self, path: Path, seen: _Seen) -> bool:
+    def _remove(self, path: Path, seen: _Seen) -> None:
         """Takes the file away, unless another one has taken its name meanwhile."""
         try:
-            if _seen(path.lstat()) != seen:
-                return False
-            path.unlink()
+            if _seen(path.lstat()) == seen:
+                path.unlink()
         except FileNotFoundError:
-            return True
+            pass  # somebody else has
         except OSError as error:
-            self._say(f"a file in the inbox was passed on and cannot be removed ({error.strerror}): allow it")
-            return False
-        return True
+            self._say(
+                f"files in the inbox were taken and cannot be removed ({error.strerror}): give this process's user "
+                "write access to the folder, or remove them yourself; they are taken once more at each start until then"
+            )
 
     def _say(self, what: str) -> None:
-        """Once, until a look goes well."""
-        if what not in self._trouble:
-            self._trouble.add(what)
+        """Once, until a look does not meet it."""
+        if what not in self._said | self._trouble:
             log.error(what)
+        self._trouble.add(what)
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, _Seen]]:
