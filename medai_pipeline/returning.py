@@ -64,8 +64,15 @@ class Desk:
         """Enters what is missing; the study keys concerned. With `study_keys` of any age: a person asked for these."""
         if self.policy.when == OFF:
             return []
-        now, days = self.now(), self.policy.days
-        since = None if days is None or study_keys is not None else now - timedelta(days=days)
+        return self._want(None if study_keys is not None else self.policy.days, study_keys)
+
+    def look_again(self, study_key: str) -> None:
+        """What is not to be sent of a study any more, or not yet, stops: somebody may have decided just now."""
+        self._want(self.policy.days, [study_key])
+
+    def _want(self, days: float | None, study_keys: Sequence[str] | None) -> list[str]:
+        now = self.now()
+        since = None if days is None else now - timedelta(days=days)
         return self.editions.want(self.policy.when, self.policy.names, since, now, study_keys)
 
     def due(self, limit: int) -> list[str]:
@@ -78,6 +85,7 @@ class Desk:
             return []
         with self.deliveries.alone(study_key) as alone:
             if alone:
+                self.look_again(study_key)
                 task = _Task(self, study_key, make, run_id)
                 for row in self.deliveries.latest([study_key]):
                     if (
@@ -121,6 +129,7 @@ class _Task:
             return []
         identity, results = self._objects(row)
         objects = [_named(result) for result in results]
+        self.desk.look_again(self.key)  # making them took a while: a review may have come
         if not self.rows.name(row, objects, self.desk.now()):
             return []
         sent = sender.send(identity.study_instance_uid, [result.data for result in results]) if results else None

@@ -6,6 +6,7 @@ import copy
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
+from medai_pipeline.local.ports import free_port
 from medai_pipeline.pacs.orthanc import Orthanc
 from medai_pipeline.storage.arrivals import Arrivals
 from medai_pipeline.storage.tables import arrivals as arrivals_table
@@ -112,6 +114,70 @@ def test_what_is_rejected_after_it_was_sent_is_taken_back_and_may_be_accepted_ag
     (row,) = counter.go(desk)
     assert (row.state, row.edition, row.withdrawal) == ("sent", 3, False)
     assert not sent & {one["sop_instance_uid"] for one in row.objects}
+
+
+def test_what_takes_a_result_back_goes_also_when_it_had_to_wait(counter: Counter, there: Results) -> None:
+    """The sensor looks every few seconds, and a PACS may be away meanwhile: each look leaves it due."""
+    report, desk = counter.report(), counter.desk("orthanc")
+    counter.go(desk)
+    counter.now += desk.policy.pause(1)
+    counter.review(report, "rejected")
+    for _ in range(3):
+        desk.want()
+    (row,) = counter.go(desk)
+    assert row.state == "sent" and row.withdrawal and rejections(there())
+
+
+def test_what_is_rejected_while_it_is_made_does_not_leave(counter: Counter, there: Results) -> None:
+    """A person and the run at the same time: the last look is when the bytes are ready to go."""
+    report, desk = counter.report(), counter.desk("orthanc")
+    desk.want()
+
+    def rejecting(*about: Any) -> Sequence[Any]:
+        counter.review(report, "rejected")
+        return counter.make(*about)
+
+    (row,) = desk.deliver(KEY, rejecting, "run")
+    assert (row.state, row.objects) == ("dropped", []) and there() == []
+    assert desk.want() == [] and there() == []  # nothing to take back
+
+
+def test_what_is_said_at_once_waits_when_the_site_wants_a_review_first_and_says_who_accepted_it(
+    counter: Counter, there: Results
+) -> None:
+    report, later = counter.report(), counter.desk("orthanc", "after-review")
+    counter.desk("orthanc").want()  # due, and nothing has left
+    (row,) = later.deliver(KEY, counter.make, "run")  # as a run that was requested before
+    assert (row.state, row.open, row.troubled) == ("pending", False, False) and "waits for a person" in row.reason
+    assert counter.deliveries.retry("user:engineer", counter.now, [KEY])  # somebody is impatient
+    (row,) = counter.go(later)
+    assert later.due(10) == [] and not row.open and there() == [] and "identity.read" not in counter.actions()
+    counter.now += later.policy.pause(1)
+    counter.review(report, "accepted")
+    (row,) = counter.go(later)
+    assert (row.state, row.decision) == ("sent", "accepted")
+    (document,) = reports_in(there())
+    assert "Accepted by dr.reader on 2026-03-04." in words_of(document)
+
+
+@pytest.mark.parametrize("freed_by", ["review", "setting"])
+def test_what_lies_at_one_destination_and_was_due_at_another_waits_for_the_review_there_too(
+    counter: Counter, there: Results, tmp_path: Path, freed_by: str
+) -> None:
+    report, port = counter.report(), free_port()
+    to = f"orthanc,dicom://NODE@127.0.0.1:{port}"
+    counter.go(counter.desk(to))
+    counter.now += timedelta(hours=1)
+    later = counter.desk(to, "after-review")
+    with storescp(tmp_path / "node", port, "+xa"):
+        rows = counter.go(later)
+        assert sorted((row.state, row.open) for row in rows) == [("pending", False), ("sent", False)]
+        assert not list((tmp_path / "node").iterdir())
+        if freed_by == "review":
+            counter.review(report, "accepted")
+        rows = counter.go(later if freed_by == "review" else counter.desk(to))
+        assert [(row.state, row.edition) for row in rows] == [("sent", 1)] * 2
+    assert {path.name.partition(".")[2] for path in (tmp_path / "node").iterdir()} == uids(there())
 
 
 def edited(sample: Sample) -> dict[str, Any]:

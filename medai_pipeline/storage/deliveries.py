@@ -2,10 +2,11 @@
 
     pending -> sent -> committed          dropped: something newer took its place before it was delivered
        |________________^ (a node that takes responsibility by storage commitment)
-    pending <-> failed                    failed waits for a person; `next_attempt_at` is null where nothing is left to do
+    pending <-> failed                    failed waits for a person; `next_attempt_at` is null where nothing is left to do,
+                                          and of a pending one while it waits for a review
 
 The UIDs of what will be sent are written before the first byte goes out, so that what lies in the PACS after any crash is
-known as ours. Which rows there should be stands in `editions`. Every transition is an audit record.
+known as ours. Which rows there should be, and which may go, stands in `editions`. Every transition is an audit record.
 """
 
 from __future__ import annotations
@@ -140,13 +141,13 @@ class Deliveries:
     def begin(self, delivery: Delivery, run_id: str, now: datetime) -> bool:
         """One attempt more. False when it is not to be sent any more."""
         attempts = deliveries.c.attempts + 1
-        return self._move(delivery, ("pending",), "", {}, attempts=attempts, run_id=run_id, updated_at=now)
+        return self._move(delivery, ("pending",), "", {}, True, attempts=attempts, run_id=run_id, updated_at=now)
 
     def name(self, delivery: Delivery, objects: Sequence[Object], now: datetime) -> bool:
         """Notes what is about to be sent, before it is. False when it is not to be sent any more."""
         known = {one["sop_instance_uid"]: one for one in (*delivery.objects, *objects)}
         return self._move(
-            delivery, ("pending",), "", {},
+            delivery, ("pending",), "", {}, True,
             objects=[dict(one) for one in known.values()], sop_instance_uids=list(known), updated_at=now,
         )  # fmt: skip
 
@@ -219,9 +220,17 @@ class Deliveries:
         return sorted(set(keys.values()))
 
     def _move(
-        self, delivery: Delivery, states: tuple[str, ...], action: str, detail: Mapping[str, Any], **values: Any
+        self,
+        delivery: Delivery,
+        states: tuple[str, ...],
+        action: str,
+        detail: Mapping[str, Any],
+        may_go: bool = False,
+        **values: Any,
     ) -> bool:
+        """False when the row is in none of `states` any more, or (`may_go`) has been stopped."""
         where = (deliveries.c.id == delivery.id) & deliveries.c.state.in_(states)
+        where &= deliveries.c.next_attempt_at.isnot(None) if may_go else sa.true()
         with self._engine.begin() as connection:
             moved = connection.execute(sa.update(deliveries).where(where).values(**values).returning(deliveries.c.id))
             if moved.first() is None:

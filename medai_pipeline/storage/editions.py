@@ -21,6 +21,7 @@ from medai_pipeline.storage.tables import SCHEMA, deliveries
 AT_ONCE, AFTER_REVIEW = "at-once", "after-review"
 AT_ONCE_MOST = 200
 DROPPED = "something newer took its place before it was delivered"
+WAITS = "waits for a person to accept or edit the report"
 _LOCK = 0x6D656461_69000005
 
 # The report that counts of each study on which nobody works, its last review, and the last edition of the study's results;
@@ -29,7 +30,7 @@ _STANDING = sa.text(f"""
 SELECT s.study_key, s.report_id, jsonb_array_length(r.content -> 'models') > 0 AS speaks,
     v.id AS review_id, coalesce(v.decision, '') AS decision,
     coalesce(e.edition, 0) AS edition, e.report_id AS sent_report, e.review_id AS sent_review, e.withdrawal,
-    coalesce(e.decision, '') AS sent_decision, coalesce(e.dropped, false) AS dropped, coalesce(e.destinations, ARRAY[]::text[]) AS destinations,
+    coalesce(e.begun, false) AS begun, coalesce(e.decision, '') AS sent_decision, coalesce(e.dropped, false) AS dropped, coalesce(e.destinations, ARRAY[]::text[]) AS destinations,
     EXISTS (SELECT FROM {SCHEMA}.deliveries AS b JOIN {SCHEMA}.reports AS c ON c.id = b.report_id
         WHERE c.study_key = s.study_key AND cardinality(b.sop_instance_uids) > 0) AS attempted
 FROM {SCHEMA}.studies AS s
@@ -40,7 +41,7 @@ LEFT JOIN LATERAL (
 ) AS v ON true
 LEFT JOIN LATERAL (
     SELECT d.edition, d.report_id, d.review_id, d.withdrawal, x.decision, array_agg(d.destination) AS destinations,
-        bool_and(d.state = 'dropped') AS dropped
+        bool_and(d.state = 'dropped') AS dropped, bool_or(cardinality(d.sop_instance_uids) > 0) AS begun
     FROM {SCHEMA}.deliveries AS d
     JOIN {SCHEMA}.reports AS q ON q.id = d.report_id
     LEFT JOIN {SCHEMA}.reviews AS x ON x.id = d.review_id
@@ -61,6 +62,24 @@ WHERE s.report_id IS NOT NULL AND s.state = 'reported'
         AND e.destinations @> CAST(:destinations AS text[]), false)
     AND NOT (:when = 'after-review' AND v.id IS NULL AND e.edition IS NULL)
 ORDER BY s.finished_at
+""")
+
+# What is still to be sent stops where it may not go, as when a site now wants a review first or a person has rejected it,
+# and goes on where it may. A dropped row is replaced by another edition; this one stays what it is.
+_STOP_OR_GO = sa.text(f"""
+UPDATE {SCHEMA}.deliveries AS d SET updated_at = :now, attempts = 0,
+    next_attempt_at = CASE WHEN p.may_go THEN CAST(:now AS timestamptz) END, reason = CASE WHEN p.may_go THEN '' ELSE :waits END
+FROM (
+    SELECT o.id, o.withdrawal OR coalesce(v.decision, '') IN ('accepted', 'edited')
+        OR (:when = 'at-once' AND coalesce(v.decision, '') <> 'rejected') AS may_go
+    FROM {SCHEMA}.deliveries AS o
+    JOIN {SCHEMA}.reports AS r ON r.id = o.report_id
+    LEFT JOIN LATERAL (
+        SELECT w.decision FROM {SCHEMA}.reviews AS w WHERE w.report_id = o.report_id ORDER BY w.created_at DESC LIMIT 1
+    ) AS v ON true
+    WHERE o.state = 'pending' AND (CAST(:keys AS text[]) IS NULL OR r.study_key = ANY(CAST(:keys AS text[])))
+) AS p
+WHERE p.id = d.id AND d.state = 'pending' AND p.may_go = (d.next_attempt_at IS NULL)
 """)
 _EVER = datetime.min.replace(year=1970)
 
@@ -90,17 +109,20 @@ class Editions:
     ) -> list[str]:
         """The study keys for which something became due. `when`: at-once or after-review.
 
-        `since`: only what was reported or reviewed since then (None: ever). `study_keys`: only these (None: all).
+        What is entered already and may not go any more waits, whatever its age. `since`: only what was reported or
+        reviewed since then becomes due (None: ever). `study_keys`: only these (None: all).
         """
         given = {
             "since": since or _EVER, "keys": list(study_keys) if study_keys is not None else None,
-            "destinations": list(destinations), "when": when,
+            "destinations": list(destinations), "when": when, "now": now, "waits": WAITS,
         }  # fmt: skip
         with self._engine.begin() as connection:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             rows = connection.execute(_STANDING, given).all()
             due = (row.study_key for row in rows if _enter(connection, row, when, destinations, now))
-            return list(islice(due, AT_ONCE_MOST))  # a look stays short; the rest is found at the next
+            entered = list(islice(due, AT_ONCE_MOST))  # a look stays short; the rest is found at the next
+            connection.execute(_STOP_OR_GO, given)
+            return entered
 
     def being_renewed(self, study_key: str) -> bool:
         """Whether other images of the study have come than those that its last report is about: then it may be another's."""
@@ -119,7 +141,7 @@ def wanted(row: Any, when: str) -> Wanted | None:
     """What should be sent for a study as it stands; None when nothing is missing or nothing may be sent.
 
     A rejected result is never sent, and taken back where it was. An accepted one that was sent at once is not sent
-    again. What a later review says takes the place of what an earlier one said.
+    again; one of which nothing has left yet says so. What a later review says takes the place of what an earlier one said.
     """
     same_report = row.sent_report == row.report_id and not row.withdrawal and not row.dropped
     if row.decision == "rejected":
@@ -129,7 +151,8 @@ def wanted(row: Any, when: str) -> Wanted | None:
     if row.decision == "edited":
         return None if same_report and row.sent_review == row.review_id else Wanted(row.report_id, row.review_id)
     if row.decision == "accepted":
-        return None if same_report and row.sent_decision != "edited" else Wanted(row.report_id, row.review_id)
+        said = row.begun or row.sent_review == row.review_id
+        return None if same_report and said and row.sent_decision != "edited" else Wanted(row.report_id, row.review_id)
     return None if same_report or when != AT_ONCE else Wanted(row.report_id)
 
 
@@ -140,7 +163,8 @@ def _enter(connection: Connection, row: Row[Any], when: str, destinations: Seque
         _insert(connection, next_one, row.edition + 1, destinations, now)
         return True
     if row.decision == "rejected":
-        _drop(connection, row.study_key, now)  # what was to be sent and never was
+        if not row.withdrawal:
+            _drop(connection, row.study_key, now)  # what was to be sent and never was
         return False
     if when == AFTER_REVIEW and not row.decision:
         return False  # it went elsewhere at once, when the site still wanted that
