@@ -24,6 +24,7 @@ import pydicom
 import pytest
 import sqlalchemy as sa
 from pydicom.dataset import Dataset
+from pynetdicom import AE, AllStoragePresentationContexts, evt
 from sqlalchemy import Engine
 
 from medai_pipeline import stages
@@ -175,6 +176,20 @@ def storescp(folder: Path, port: int | None = None, *options: str) -> Iterator[i
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def answering(status: int, at_most: int = 10, port: int = 0) -> Iterator[int]:
+    """A node that answers each C-STORE with `status` and has room for `at_most` associations."""
+    ae = AE("NODE")
+    ae.maximum_associations = max(at_most, 1)
+    ae._maximum_associations = at_most
+    ae.supported_contexts = AllStoragePresentationContexts
+    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: status)])
+    try:
+        yield server.socket.getsockname()[1]
+    finally:
+        server.shutdown()
 
 
 def wait_for(holds: Callable[[], object], seconds: float = 30.0) -> None:

@@ -7,14 +7,12 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from medai_pipeline.local.orthanc import LocalOrthanc
 from medai_pipeline.local.paths import Home
@@ -23,9 +21,21 @@ from medai_pipeline.local.supervisor import Supervisor
 from medai_pipeline.pacs.orthanc import Orthanc
 from medai_pipeline.phantoms.studies import to_bytes
 from medai_pipeline.stages import Edition
+from medai_pipeline.storage.forgetting import Forgetting
 from medai_pipeline_tests.conftest import ROOT
 from medai_pipeline_tests.orthanc import RunningOrthanc
-from medai_pipeline_tests.returning_desk import KEY, NOW, Counter, Gate, delete, results_in, storescp
+from medai_pipeline_tests.result_samples import Sample
+from medai_pipeline_tests.returning_desk import (
+    KEY,
+    NOW,
+    Counter,
+    Gate,
+    again,
+    answering,
+    delete,
+    results_in,
+    storescp,
+)  # fmt: skip
 
 pytest_plugins = ["medai_pipeline_tests.returning_desk"]
 
@@ -86,18 +96,18 @@ def test_a_node_that_takes_no_association_for_now_is_tried_for_ever(counter: Cou
         assert counter.go(counter.desk(f"dicom://NODE@127.0.0.1:{port}"))[0].state == "sent"
 
 
-@contextmanager
-def answering(status: int, at_most: int = 10, port: int = 0) -> Iterator[int]:
-    """A node that answers each C-STORE with `status` and has room for `at_most` associations."""
-    ae = AE("NODE")
-    ae.maximum_associations = max(at_most, 1)
-    ae._maximum_associations = at_most
-    ae.supported_contexts = AllStoragePresentationContexts
-    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: status)])
-    try:
-        yield server.socket.getsockname()[1]
-    finally:
-        server.shutdown()
+def test_forgetting_counts_everything_of_which_something_may_have_arrived(counter: Counter, sample: Sample) -> None:
+    to = f"dicom://NODE@127.0.0.1:{(port := free_port())}"
+    with answering(0x0000, port=port):
+        counter.go(counter.desk(to))
+    for version in ("2", "3"):  # on their way, and then away: one is dropped for the other
+        counter.now += timedelta(hours=1)
+        counter.report(again(sample, version=version))
+        counter.go(counter.desk(to))
+    rows = counter.deliveries.of_study(KEY)
+    assert [row.state for row in rows] == ["sent", "dropped", "pending"] and all(row.objects for row in rows)
+    forgotten = Forgetting(counter.engine, counter.audit).forget(KEY, "user:test", "asked", counter.now)
+    assert forgotten == {to: sum(len(row.objects) for row in rows)}
 
 
 def test_one_destination_in_trouble_does_not_hinder_the_other(

@@ -25,6 +25,7 @@ from medai_pipeline.storage.objects import ObjectStore
 from medai_pipeline_tests.orthanc import RunningOrthanc
 from medai_pipeline_tests.pipeline import Pipeline, empty_pacs
 from medai_pipeline_tests.postgres import NewDatabase
+from medai_pipeline_tests.returning_desk import answering
 
 # what may name a forgotten study, and by its key alone
 LEFT = {
@@ -114,8 +115,13 @@ def test_a_forgotten_patient_is_nowhere_and_the_other_one_is_as_before(
     url = services.settings.database_url or ""
     before = tables_with(url, first)
     assert {"medai.reports", "medai.images", "medai.identities", "public.event_logs"} <= before
+    with answering(0x0122) as port:  # refused, and perhaps kept all the same
+        node = f"dicom://NODE@127.0.0.1:{port}"
+        world.with_settings(return_when="at-once", return_to=node).deliver()
+    on_their_way = sum(len(row.objects) for key in (first, second) for row in services.deliveries.of_study(key))
     result = medai("forget", "--patient", "ZZPAT1", "--reason", "request 17", "--yes")
     assert result.exit_code == 0 and "ZZPAT1" not in result.output, result.output
+    assert on_their_way and f"{on_their_way} objects were sent to {node}, or were on their way" in result.output
     for key in (first, second):
         assert tables_with(url, key) <= LEFT
         assert [name for name in services.objects.names() if key in name] == []

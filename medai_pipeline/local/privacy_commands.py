@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,7 +154,9 @@ def forget(services: Services, study_keys: Sequence[str], patient_id: str | None
     from medai_pipeline.orchestration.forgetting import forget as forget_study
     from medai_pipeline.orchestration.forgetting import forget_incoming
 
-    missing, delivered, incoming = [], 0, 0
+    missing: list[str] = []
+    delivered: Counter[str] = Counter()
+    incoming = 0
     for key in study_keys:
         try:
             done = forget_study(services, key, reason, user())
@@ -165,8 +168,8 @@ def forget(services: Services, study_keys: Sequence[str], patient_id: str | None
     incoming += forget_incoming(services, study_keys, patient_id or "", reason, user())
     if incoming:
         say(f"{incoming} files that had come in and waited, or were refused, are deleted: the PACS did not have them")
-    if delivered:
-        say(f"{delivered} objects were sent to a PACS: they are there still, and to be deleted there")
+    for destination, count in sorted(delivered.items()):
+        say(f"{count} objects were sent to {destination}, or were on their way: look for them there, and delete them")
     if len(missing) < len(study_keys):
         say("backups of medai.study_secrets made before open with the secret of then: `medai keys rotate` ends that")
     return missing

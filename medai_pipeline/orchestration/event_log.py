@@ -21,7 +21,8 @@ WITH named AS (
 SELECT id FROM named
 UNION
 SELECT e.id FROM event_logs AS e
-WHERE e.run_id IN (SELECT run_id FROM named UNION SELECT unnest(CAST(:runs AS text[])))
+WHERE e.run_id IN (SELECT run_id FROM named UNION SELECT unnest(CAST(:runs AS text[]))
+        UNION SELECT run_id FROM asset_check_executions WHERE partition = :key)
     AND strpos(e.event, :key) > 0
 """
 _DELETE = (
@@ -59,6 +60,8 @@ def wipe(connection: Connection, study_key: str) -> None:
             "SELECT run_id FROM medai.studies WHERE study_key = :key AND run_id IS NOT NULL"
             " UNION SELECT run_id FROM medai.reports WHERE study_key = :key"
             " UNION SELECT run_id FROM medai.inference_results WHERE study_key = :key"
+            " UNION SELECT d.run_id FROM medai.deliveries AS d JOIN medai.reports AS r ON r.id = d.report_id"
+            " WHERE r.study_key = :key AND d.run_id IS NOT NULL"
         ),
         {"key": study_key},
     ).all()

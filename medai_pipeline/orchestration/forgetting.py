@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,11 +23,11 @@ SWEPT = "late-files"
 @dataclass(frozen=True, slots=True)
 class Forgotten:
     """What became of a study: objects deleted in the store, files among them that had come in and were not in the PACS,
-    and objects that were delivered and are elsewhere."""
+    and objects that may lie elsewhere, by destination."""
 
     study_key: str
     objects: int
-    delivered: int
+    delivered: Counter[str]
     incoming: int = 0
 
 

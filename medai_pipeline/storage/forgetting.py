@@ -4,6 +4,7 @@ and in every copy ever made, cannot be read from then on. What is left: the stud
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -44,8 +45,8 @@ class Forgetting:
         self._audit = audit
         self._also = also
 
-    def forget(self, study_key: str, actor: str, reason: str, now: datetime) -> int:
-        """Returns how many objects of it were delivered elsewhere: those are not ours to delete.
+    def forget(self, study_key: str, actor: str, reason: str, now: datetime) -> Counter[str]:
+        """Returns how many objects of it may lie at each destination, whole or in part: those are not ours to delete.
 
         Forgetting a study again is no error and writes no second record. Raises StorageError for a study that was never
         known here.
@@ -63,7 +64,7 @@ class Forgetting:
             _blank(connection, study_key, now)
             if not again:
                 connection.execute(insert(forgotten).values(study_key=study_key, at=now, reason=reason))
-                detail = {"reason": reason, "delivered_objects": delivered}
+                detail = {"reason": reason, "delivered_objects": delivered.total()}
                 self._audit.append_in(connection, actor, "study.forget", study_key, detail)
         return delivered
 
@@ -84,10 +85,12 @@ class Forgetting:
         return bool(gone)
 
 
-def _delivered(connection: Connection, study_key: str) -> int:
-    count = sa.func.coalesce(sa.func.sum(sa.func.cardinality(deliveries.c.sop_instance_uids)), 0)
-    sent = deliveries.c.report_id.in_(_reports_of(study_key)) & deliveries.c.state.in_(("sent", "committed"))
-    return int(connection.scalar(sa.select(count).where(sent)) or 0)
+def _delivered(connection: Connection, study_key: str) -> Counter[str]:
+    """In whatever state: UIDs are recorded before anything leaves, and some of a failed or dropped delivery may have arrived."""
+    count = sa.func.sum(sa.func.cardinality(deliveries.c.sop_instance_uids)).label("n")
+    query = sa.select(deliveries.c.destination, count).where(deliveries.c.report_id.in_(_reports_of(study_key)))
+    rows = connection.execute(query.group_by(deliveries.c.destination))
+    return Counter({row.destination: row.n for row in rows if row.n})
 
 
 def _delete_rows(connection: Connection, study_key: str) -> None:
