@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from dataclasses import replace
 
@@ -14,13 +15,18 @@ from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from medai_pipeline.errors import PacsError, PacsUnauthorized, PacsUnreachable, SettingsError, StorageFull
 from medai_pipeline.local.ports import free_port
+from medai_pipeline.pacs.delivering import is_own
+from medai_pipeline.pacs.dicom_pacs import DicomPacs
 from medai_pipeline.pacs.dimse import store_many
 from medai_pipeline.pacs.find import find, find_worklist
 from medai_pipeline.pacs.node import Node
 from medai_pipeline.pacs.receiver import Listening, Receiver
 from medai_pipeline.pacs.retrieve import get, move
+from medai_pipeline.phantoms.studies import make_study
+from medai_pipeline.results.dicom import objects
 from medai_pipeline_tests.dcmtk import Archive
 from medai_pipeline_tests.orthanc import RunningOrthanc, file_bytes, made_study
+from medai_pipeline_tests.result_samples import Sample
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +62,25 @@ def stored(node: Node, datasets: list[Dataset]) -> str:
 
 def read(data: bytes) -> Dataset:
     return pydicom.dcmread(io.BytesIO(data))
+
+
+def test_our_own_results_are_told_from_images_where_the_pacs_describes_its_series(by_dicom: Node) -> None:
+    """Also where no database knows what was sent: they are no other images of the study."""
+    films = list(make_study("chest-xray", 31, rows=96, columns=80).datasets[:1])
+    pacs, uid = DicomPacs(by_dicom), stored(by_dicom, films)
+    results = objects(Sample(films).evidence())
+    before = pacs.source_digest(uid, ignore=is_own)
+    assert {result.status for result in pacs.upload_many([result.data for result in results])} == {"Success"}
+    assert len(pacs.instances(uid)) == 1 + len(results) > 4
+    assert pacs.source_digest(uid, ignore=is_own).digest == before.digest
+    alike, maker = copy.deepcopy(films[0]), copy.deepcopy(films[0])
+    alike.SeriesDescription = f"{read(results[0].data).SeriesDescription}, discussed"
+    maker.SeriesDescription = read(results[0].data).SeriesDescription  # an X-ray is none of the objects that we make
+    for number, image in enumerate((alike, maker)):
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"{films[0].SOPInstanceUID}{number}"
+        image.SeriesInstanceUID = f"{films[0].SeriesInstanceUID}{number}"
+    stored(by_dicom, [alike, maker])
+    assert pacs.source_digest(uid, ignore=is_own).instance_count == 3
 
 
 def by_uid(datasets: list[Dataset]) -> dict[str, Dataset]:

@@ -160,7 +160,14 @@ def _images(asking: _Asking, study: str) -> Iterator[PacsInstance]:
             sop = image.text("SOPInstanceUID")
             if sop and _belongs(image, StudyInstanceUID=study, SeriesInstanceUID=uid):
                 modality = series.text("Modality")
-                yield PacsInstance(f"{study}/{uid}/{sop}", sop, 0, image.text("SOPClassUID"), f"{uid}/{modality}")
+                yield PacsInstance(
+                    f"{study}/{uid}/{sop}",
+                    sop,
+                    0,
+                    image.text("SOPClassUID"),
+                    f"{uid}/{modality}",
+                    series_description=series.text("SeriesDescription"),
+                )
 
 
 def _belongs(match: Match, **above: str) -> bool:
