@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medai_pipeline.models.cards import from_card, to_card
-from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, entry
+from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, CatalogEntry, entry
 from medai_pipeline.models.network import build
 
 CARD: dict[str, Any] = {
@@ -63,3 +63,10 @@ def demo_version(folder: Path, version: str, shift: float, name: str = "demo-che
     save_file(state, str(weights))
     card = {**to_card(known), "version": version, "weights_sha256": None}
     return write_card(folder, card, f"{name}-{version}.toml"), weights
+
+
+def small_site(folder: Path, **changes: Any) -> CatalogEntry:
+    """The card's model as a site has it: its weights lie in `folder` (MODEL_PATH) by their name."""
+    known = from_card({**CARD, **changes})
+    write_weights(folder, small_network(**changes), known.weights_file)
+    return known

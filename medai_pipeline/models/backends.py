@@ -26,8 +26,11 @@ Outputs: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 Backend: TypeAlias = Callable[[np.ndarray], Outputs]
 
 _MOST_IMAGES = 1024  # of one batch that a compiled network takes
-_FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, OSError, ImportError)
-# RuntimeError covers what torch's exporters and compilers raise; the rest is what they trip over in unusual networks.
+# RuntimeError covers what torch's devices, exporters and compilers raise; the rest is what they trip over in unusual networks.
+FAILURES = (
+    *(RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError),
+    *(OSError, ImportError, MemoryError, ModelError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,16 @@ def write(kind: Kind, subject: Subject, path: Path) -> None:
     assert kind.write is not None
     try:
         kind.write(subject, path)
-    except _FAILURES as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
-        raise ModelError(f"{kind.name} cannot compute this network ({type(error).__name__}: {first[:160]})") from error
+    except FAILURES as error:
+        raise ModelError(f"{kind.name} cannot compute this network ({in_a_line(error)})") from error
+
+
+def in_a_line(error: BaseException) -> str:
+    """What kind of error it is, and its first line: a compiler's go on for pages."""
+    if isinstance(error, ModelError):
+        return error.reason
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+    return f"{type(error).__name__}: {first[:160]}"
 
 
 def _forward(subject: Subject, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:

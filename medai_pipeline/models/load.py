@@ -66,7 +66,7 @@ class LoadedModel:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.entry.contract.channels, self.entry.contract.height, self.entry.contract.width
+        return _shape(self.entry)
 
 
 def stored_path(models_path: Path, sha256: str, kind: str = "timm") -> Path:
@@ -162,7 +162,7 @@ def checked_digest(entry: CatalogEntry, data: bytes) -> str:
 def _loaded(
     entry: CatalogEntry, path: Path, digest: str, device: str, folder: Path | None, features: Path | None
 ) -> LoadedModel:
-    found = _opened(entry, folder) if folder else None
+    found = _opened(entry, folder, device) if folder else None
     if found:
         known = _known(entry, features, found.head_weight)
         return LoadedModel(
@@ -184,11 +184,14 @@ def _loaded(
     head = head_of(network)
     weight, bias = (tensor.detach().float().cpu().numpy() for tensor in (head.weight, head.bias))
     known, pooled = _known(entry, features, weight), has_pooled_head(network, entry.contract, device)
-    shape = entry.contract.channels, entry.contract.height, entry.contract.width
-    inside = drops_inside(network, shape, device)
+    inside = drops_inside(network, _shape(entry), device)
     model = LoadedModel(entry, lambda: network, device, digest, weight, bias, pooled, inside, known)
     if folder and stamp(folder):
-        name, backend = wrapped(folder, Subject(network, pooled, model.image_shape, device))
+        try:
+            name, backend = wrapped(folder, Subject(network, pooled, model.image_shape, device), len(bias))
+        except ModelError as error:
+            log.warning("%s: %s; plain torch serves", entry.label, error.reason)
+            return model
         return replace(model, backend_name=name, prepared=backend)
     return model
 
@@ -203,11 +206,15 @@ def _known(entry: CatalogEntry, features: Path | None, head_weight: np.ndarray) 
     return known
 
 
-def _opened(entry: CatalogEntry, folder: Path) -> Opened | None:
+def _shape(entry: CatalogEntry) -> tuple[int, int, int]:
+    return entry.contract.channels, entry.contract.height, entry.contract.width
+
+
+def _opened(entry: CatalogEntry, folder: Path, device: str) -> Opened | None:
     try:
-        found = opened(folder)
+        found = opened(folder, device, _shape(entry))
     except ModelError as error:
-        log.warning("%s@%s: %s; plain torch serves", entry.name, entry.version, error.reason)
+        log.warning("%s: %s; plain torch serves", entry.label, error.reason)
         return None
     if found is None and not stamp(folder):
         log.info("%s@%s is not prepared for this machine: plain torch serves", entry.name, entry.version)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from medai_pipeline.errors import ModelError
-from medai_pipeline.models.backends import Backend, Subject, eager, kind_of
+from medai_pipeline.models.backends import FAILURES, Backend, Subject, eager, in_a_line, kind_of
 from medai_pipeline.models.catalog import CatalogEntry
 from medai_pipeline.models.machine import Machine
 
@@ -95,10 +95,11 @@ def stamp(folder: Path) -> int:
     return summary.stat().st_mtime_ns if summary.is_file() else 0
 
 
-def opened(folder: Path) -> Opened | None:
-    """What was prepared there, ready to answer; None when nothing was, or when it needs the network itself.
+def opened(folder: Path, device: str, shape: tuple[int, int, int]) -> Opened | None:
+    """What was prepared there, ready to answer on `device` ("cpu", "cuda") about images of `shape` (C, H, W), and tried
+    once; None when nothing was prepared, or when it needs the network itself.
 
-    Raises ModelError when an artefact is damaged or its runtime is gone: the caller falls back.
+    Raises ModelError when an artefact is damaged, its runtime is gone or it does not answer here: the caller falls back.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load as read_arrays
@@ -117,22 +118,41 @@ def opened(folder: Path) -> Opened | None:
             raise ModelError("it is not what was written")
         kind, head = kind_of(facts["backend"]), read_arrays(head_data)
         assert kind.open is not None
-        backend = kind.open(artefact, facts["machine"]["device"])
+        backend = tried(kind.open(artefact, device), shape, len(head["bias"]))
         return Opened(backend, kind.name, facts["pooled"], facts["drops_inside"], head["weight"], head["bias"])
-    except (ModelError, SafetensorError, OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(
-            f"what was prepared in {folder.name} cannot be used ({error}): run `medai models prepare` again"
-        ) from error
+    except (*FAILURES, SafetensorError) as error:
+        raise _unusable(folder, error) from error
 
 
-def wrapped(folder: Path, subject: Subject) -> tuple[str, Backend]:
-    """The chosen backend that answers from the network itself; plain torch when nothing was chosen."""
+def wrapped(folder: Path, subject: Subject, classes: int) -> tuple[str, Backend]:
+    """The chosen backend that answers from the network itself, tried once; plain torch when nothing was chosen.
+
+    Raises ModelError when it does not answer here: the caller falls back.
+    """
     try:
-        name = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["backend"]
-        kind = kind_of(name)
+        kind = kind_of(json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["backend"])
     except (OSError, ValueError, KeyError, ModelError):
         return "eager", eager(subject)
-    return (name, kind.wrap(subject)) if kind.wrap else ("eager", eager(subject))
+    if kind.name == "eager" or not kind.wrap:
+        return "eager", eager(subject)
+    try:
+        return kind.name, tried(kind.wrap(subject), subject.shape, classes)
+    except FAILURES as error:
+        raise _unusable(folder, error) from error
+
+
+def tried(backend: Backend, shape: tuple[int, int, int], classes: int) -> Backend:
+    """The backend after one pass, so that what cannot answer shows now and not at a study. Raises what it raises."""
+    logits = backend(np.zeros((1, *shape), np.float32))[2]
+    if logits.shape != (1, classes) or not np.isfinite(logits).all():
+        raise ModelError(f"it does not answer an empty image with {classes} numbers")
+    return backend
+
+
+def _unusable(folder: Path, error: BaseException) -> ModelError:
+    return ModelError(
+        f"what was prepared in {folder.name} cannot be used ({in_a_line(error)}): run `medai models prepare` again"
+    )
 
 
 def file_digest(path: Path) -> str:
