@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from medai_pipeline.errors import ModelError
 from medai_pipeline.models import backends, machine
 from medai_pipeline.models import prepare as prepare_module
-from medai_pipeline.models.backends import Kind, Subject, eager, kind_of, out_of_memory
+from medai_pipeline.models.backends import Kind, Subject, eager, kind_of
 from medai_pipeline.models.catalog import entry
 from medai_pipeline.models.infer import predict
 from medai_pipeline.models.load import load
@@ -205,15 +204,6 @@ def test_the_pictures_for_comparison_are_fixed_and_within_the_contract() -> None
     assert pictures.shape == (6, 3, 64, 48) and pictures.dtype == np.float32
     assert pictures.min() == -1 and pictures.max() <= 1 and (pictures[0] == -1).all()
     assert np.array_equal(pictures, fixed_images(contract))
-
-
-def test_memory_that_is_not_there_is_recognised_by_torchs_own_error() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**50)
-    assert (
-        out_of_memory(caught.value) and out_of_memory(torch.OutOfMemoryError("full")) and out_of_memory(MemoryError())
-    )
-    assert not out_of_memory(RuntimeError("sizes do not match"))
 
 
 def test_an_unknown_backend_is_named_with_the_known_ones(tmp_path) -> None:

@@ -94,9 +94,11 @@ def models_register(card: Path, weights: Path | None, features: Path | None, acc
 
     services = attached_services()
     with console.status("examining"):
-        row, new = register_version(services, card, weights, features, accept_insensitive_maps)
+        row, new, hindrance = register_version(services, card, weights, features, accept_insensitive_maps)
     click.echo(f"{row.label} is {row.state}" + ("" if new else " already, with the same weights and card"))
     click.echo("\n".join(as_lines(row.measured, "  ")))
+    if hindrance:
+        click.echo(f"not prepared: {hindrance}; plain torch serves until `medai models prepare {row.label}`", err=True)
     if row.state == "registered":
         click.echo(f"next: medai models promote {row.label} [--shadow]")
 

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 def register_version(
     services: Services, card: Path, weights: Path | None, features: Path | None, accept_maps: bool
-) -> tuple[ModelRow, bool]:
-    """The version as it stands in the registry, examined and prepared for this machine, and whether it is new there."""
+) -> tuple[ModelRow, bool, str]:
+    """The version as it stands in the registry, examined and prepared for this machine, and whether it is new there.
+
+    Third why it could not be prepared, "" when it was: it is registered all the same, and plain torch serves.
+    """
     from medai_pipeline.local.preparing import prepare_row
     from medai_pipeline.stages.registration import examine
 
@@ -33,15 +36,18 @@ def register_version(
     entry = read_card(card)
     if entry.members:
         new = register_ensemble(services.registry, entry, user(), services.now())
-        return services.registry.version(entry.name, entry.version), new
+        return services.registry.version(entry.name, entry.version), new, ""
     if weights is None:
         raise ModelError(f"{entry.label} needs its weights: name the file with --weights")
     examined = examine(entry, weights, features, accept_maps, settings.gpu_enabled)
     new = register(services.registry, examined, settings.models_path, user(), services.now())
-    row = services.registry.version(entry.name, entry.version)
+    hindrance = ""
     if new:
-        prepare_row(services, row)
-    return services.registry.version(entry.name, entry.version), new
+        try:
+            prepare_row(services, services.registry.version(entry.name, entry.version))
+        except ModelError as error:
+            hindrance = error.reason
+    return services.registry.version(entry.name, entry.version), new, hindrance
 
 
 def require_weights(row: ModelRow, services: Services) -> None:

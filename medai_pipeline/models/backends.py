@@ -58,14 +58,6 @@ class Kind:
     wrap: Callable[[Subject], Backend] | None = None
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine had no memory for a batch; torch says so for CUDA by type, for the CPU in words."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    words = str(error)
-    return any(said in words for said in ("can't allocate memory", "Failed to allocate memory", "bad_alloc"))
-
-
 def eager(subject: Subject) -> Backend:
     """torch, operation by operation, in float32."""
     return _torch_backend(lambda pixels: _forward(subject, pixels), subject.device)

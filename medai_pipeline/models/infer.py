@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,16 +10,14 @@ import numpy as np
 
 from medai_pipeline.errors import ModelError
 from medai_pipeline.models.aggregation import aggregate, best_rows
-from medai_pipeline.models.backends import Outputs, out_of_memory
+from medai_pipeline.models.backends import Outputs
 from medai_pipeline.models.catalog import CatalogEntry
+from medai_pipeline.models.device_memory import in_batches
 from medai_pipeline.models.uncertainty import sampled, spread_of
 from medai_pipeline.records import ModelRef, StudyPrediction, StudyTensors
 
 if TYPE_CHECKING:
     from medai_pipeline.models.load import LoadedModel
-
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImagePredictions:
@@ -56,9 +53,8 @@ def _batches(model: LoadedModel, arrays: Sequence[np.ndarray], size: int) -> Ite
             raise ModelError(f"{model.entry.name} expects images of shape {shape}, not {tuple(pixels.shape[1:])}")
         if not len(pixels):
             raise ModelError(f"{model.entry.name} was given no image")
-    start, images = 0, _Joined(arrays)
-    while start < len(images):
-        part, size = _one_batch(model, images, start, size)
+    start = 0
+    for part in in_batches(model.backend, _Joined(arrays), size, model.entry.name):
         if not np.isfinite(part[2]).all():
             raise ModelError(f"{model.entry.name}@{model.entry.version} gave a result that is not a number")
         yield start, part
@@ -75,24 +71,12 @@ class _Joined:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def take(self, start: int, stop: int) -> np.ndarray:
+    def __getitem__(self, wanted: slice) -> np.ndarray:
+        start, stop = wanted.start, wanted.stop
         begins = (0, *self._ends[:-1])
         parts = [a[max(start - b, 0) : max(stop - b, 0)] for a, b in zip(self._arrays, begins, strict=True)]
         parts = [part for part in parts if len(part)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _one_batch(model: LoadedModel, images: _Joined, start: int, size: int) -> tuple[Outputs, int]:
-    while True:
-        try:
-            return model.backend(images.take(start, start + size)), size
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            if size == 1:
-                raise ModelError(f"{model.entry.name}: the device has no memory for one image; free some") from error
-            size = max(1, min(size, len(images) - start) // 2)
-            log.warning("out of device memory: batches of %d from here on", size)
 
 
 def probabilities_of(logits: np.ndarray, entry: CatalogEntry) -> np.ndarray:

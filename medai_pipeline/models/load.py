@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medai_pipeline.errors import ModelError, WeightsMissing, WeightsRefused
-from medai_pipeline.models.backends import Backend, Subject, eager
+from medai_pipeline.models.backends import Backend, Subject, eager, in_a_line
 from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, PROGRAMS, CatalogEntry
 from medai_pipeline.models.checkpoint import matched
 from medai_pipeline.models.familiarity import Familiarity, beside, read
@@ -178,22 +178,35 @@ def _loaded(
             found.name,
             found.backend,
         )
-    from medai_pipeline.models.network import has_pooled_head, head_of
-
-    network = _network(entry, path, digest, device)
-    head = head_of(network)
-    weight, bias = (tensor.detach().float().cpu().numpy() for tensor in (head.weight, head.bias))
-    known, pooled = _known(entry, features, weight), has_pooled_head(network, entry.contract, device)
-    inside = drops_inside(network, _shape(entry), device)
-    model = LoadedModel(entry, lambda: network, device, digest, weight, bias, pooled, inside, known)
+    model = _plain(entry, path, digest, device, features)
     if folder and stamp(folder):
         try:
-            name, backend = wrapped(folder, Subject(network, pooled, model.image_shape, device), len(bias))
+            subject = Subject(model.network, model.pooled, model.image_shape, device)
+            name, backend = wrapped(folder, subject, len(model.head_bias))
         except ModelError as error:
             log.warning("%s: %s; plain torch serves", entry.label, error.reason)
             return model
         return replace(model, backend_name=name, prepared=backend)
     return model
+
+
+def _plain(entry: CatalogEntry, path: Path, digest: str, device: str, features: Path | None) -> LoadedModel:
+    """The network on its device, asked what it is like. Raises ModelError when it does not compute there."""
+    from medai_pipeline.models.network import has_pooled_head, head_of
+
+    try:
+        network = _network(entry, path, digest, device)
+        head = head_of(network)
+        weight, bias = (tensor.detach().float().cpu().numpy() for tensor in (head.weight, head.bias))
+        pooled = has_pooled_head(network, entry.contract, device)
+        inside = drops_inside(network, _shape(entry), device)
+    except RuntimeError as error:
+        other = "" if device == "cpu" else ", or set GPU_ENABLED=false"
+        raise ModelError(
+            f"{entry.label} does not compute on {device} ({in_a_line(error)}): free its memory, bring a version that does{other}"
+        ) from error
+    known = _known(entry, features, weight)
+    return LoadedModel(entry, lambda: network, device, digest, weight, bias, pooled, inside, known)
 
 
 def _known(entry: CatalogEntry, features: Path | None, head_weight: np.ndarray) -> Familiarity | None:

@@ -10,14 +10,27 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medai_pipeline.errors import ModelError
-from medai_pipeline.models.backends import KINDS, Backend, Kind, Subject, eager, kind_of, write
+from medai_pipeline.models.backends import (
+    FAILURES,
+    KINDS,
+    Backend,
+    Kind,
+    Outputs,
+    Subject,
+    eager,
+    in_a_line,
+    kind_of,
+    write,
+)
 from medai_pipeline.models.catalog import CatalogEntry
+from medai_pipeline.models.device_memory import in_batches, out_of_memory, release
 from medai_pipeline.models.infer import probabilities_of
 from medai_pipeline.models.machine import CPU, Machine, this_machine, threads
 from medai_pipeline.models.prepared import HEAD, NETWORK, SUMMARY, Candidate, Prepared, file_digest, folder_of
@@ -51,8 +64,9 @@ def prepare(
 
     `images` (N, C, H, W) in the contract's range are what answers are compared on (default: `fixed_images`). A backend that
     computes in float32 may differ by 1e-4 in a probability, one of reduced precision by 0.01 (`tolerance` replaces both).
-    `candidates` limits the backends that are tried. Raises WeightsMissing and WeightsRefused as `load` does, and
-    ModelError when the artefact cannot be written.
+    `candidates` limits the backends that are tried; one that fails in any way is refused with the reason. Raises
+    WeightsMissing and WeightsRefused as `load` does, and ModelError when plain torch itself does not answer, or the
+    artefact cannot be written.
     """
     from medai_pipeline.models.load import load
 
@@ -67,8 +81,9 @@ def prepare(
         _clear_killed(folder.parent)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=MAKING) as made:
             work = Path(made)
+            truth = _truth(entry, eager(subject), images)  # while no copy of the network takes the device's memory
             backends, facts = _made(kinds, subject, machine, work, progress)
-            facts = _measured(entry, backends, facts, images, tolerance, machine)
+            facts = _measured(entry, _Trial(backends, facts), images, truth, tolerance, machine)
             best = chosen(facts)
             kept = work / "kept"
             kept.mkdir()
@@ -128,8 +143,10 @@ def _made(
                         write(kind, subject, path)
                     size = path.stat().st_size
                     backends[kind.name] = kind.open(path, subject.device)
-            except (ModelError, RuntimeError) as error:
-                hindrance = error.reason if isinstance(error, ModelError) else str(error)[:160]
+            except FAILURES as error:
+                hindrance = in_a_line(error)
+            if hindrance:
+                release()
         if hindrance:
             log.info("%s is left out: %s", kind.name, hindrance)
         took = round(time.perf_counter() - start, 1)
@@ -137,49 +154,106 @@ def _made(
     return backends, facts
 
 
+def _truth(entry: CatalogEntry, plain: Backend, images: np.ndarray) -> Outputs:
+    """What plain torch answers. Raises ModelError when it does not."""
+    try:
+        parts = list(in_batches(plain, images, len(images), entry.label))
+    except ModelError:
+        raise
+    except FAILURES as error:
+        raise ModelError(f"{entry.label} does not answer on this device ({in_a_line(error)})") from error
+    features, seen, logits = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return features, seen, logits
+
+
+@dataclass(slots=True)
+class _Trial:
+    """The backends that are still in it, by name, and what is known of all."""
+
+    backends: dict[str, Backend]
+    facts: dict[str, Candidate]
+
+    def asked(self, name: str, pixels: np.ndarray) -> Outputs | None:
+        """Its answer; None when it fails, which puts it out, or is out. Raises ModelError when plain torch alone fails."""
+        if name not in self.backends:
+            return None
+        try:
+            return self.backends[name](pixels)
+        except FAILURES as error:
+            reason, crowded = in_a_line(error), out_of_memory(error)
+        if name != "eager":
+            self.refuse(name, reason)
+            return None
+        if not crowded or len(self.backends) == 1:
+            raise ModelError(f"plain torch failed while it was measured ({reason})")
+        for other in [kind for kind in self.backends if kind != name]:
+            self.refuse(other, "the device has no room for it beside plain torch: free some memory")
+        return self.asked(name, pixels)
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Puts it out, and gives back what it holds on the device."""
+        log.info("%s is left out: %s", name, reason)
+        del self.backends[name]
+        self.facts[name] = replace(self.facts[name], refused=reason)
+        release()
+
+
 def _measured(
     entry: CatalogEntry,
-    backends: dict[str, Backend],
-    facts: dict[str, Candidate],
+    trial: _Trial,
     images: np.ndarray,
+    truth: Outputs,
     tolerance: float | None,
     machine: Machine,
 ) -> dict[str, Candidate]:
-    """Answers against plain torch, then times: rounds in turn, the least of each, as other work only ever adds.
+    """Answers against plain torch's, then times: rounds in turn, the least of each, as other work only ever adds.
 
     On one thread of the CPU it is its own time that counts, which others on the machine do not lengthen.
     """
-    clock = time.process_time if machine.device == CPU and threads() == 1 else time.perf_counter
     batch = np.concatenate([images] * (BATCH // len(images) + 1))[:BATCH]
-    truth = backends["eager"](images)
-    errors = {name: _errors(entry, backend(images), truth) for name, backend in backends.items()}
-    least: dict[str, list[float]] = {name: [np.inf, np.inf] for name in backends}
+    answers = {name: trial.asked(name, images) for name in list(trial.backends)}
+    errors = {name: _errors(entry, answer, truth) for name, answer in answers.items() if answer is not None}
+    del answers
+    times = _times(trial, batch, machine)
+    for name, (single, several) in times.items():
+        probability, feature = errors[name]
+        trial.facts[name] = replace(
+            trial.facts[name],
+            refused="" if name == "eager" else _too_far(name, probability, feature, tolerance),
+            single_ms=round(single, 2),
+            batch_ms=round(several, 2),
+            probability_error=float(f"{probability:.3g}"),
+            feature_error=float(f"{feature:.3g}"),
+        )
+    return trial.facts
+
+
+def _times(trial: _Trial, batch: np.ndarray, machine: Machine) -> dict[str, list[float]]:
+    """The least milliseconds an image, alone and in `batch`, of each that answers to the end."""
+    clock = time.process_time if machine.device == CPU and threads() == 1 else time.perf_counter
+    least: dict[str, list[float]] = {name: [np.inf, np.inf] for name in trial.backends}
     for _ in range(ROUNDS):
-        for name, backend in backends.items():
+        for name in list(trial.backends):
             for index, pixels in enumerate((batch[:1], batch)):
                 start = clock()
-                backend(pixels)
+                if trial.asked(name, pixels) is None:
+                    break
                 took = 1e3 * (clock() - start) / len(pixels)
                 least[name][index] = min(least[name][index], took)
-    result = dict(facts)
-    for name, (probability, feature) in errors.items():
-        allowed = list(TOLERANCE[kind_of(name).reduced])
-        if tolerance is not None:
-            allowed[0] = tolerance
-        close = probability <= allowed[0] and feature <= allowed[1]  # also refuses what is not a number
-        words = f"differs from float32 by {probability:.2g} in a probability (allowed {allowed[0]:g})"
-        words += f" and by {feature:.2g} of the features' range (allowed {allowed[1]:g})"
-        result[name] = Candidate(
-            name,
-            "" if close or name == "eager" else words,
-            round(least[name][0], 2),
-            round(least[name][1], 2),
-            float(f"{probability:.3g}"),
-            float(f"{feature:.3g}"),
-            facts[name].made_in_s,
-            facts[name].size_mb,
-        )
-    return result
+    return {name: least[name] for name in trial.backends}
+
+
+def _too_far(name: str, probability: float, feature: float, tolerance: float | None) -> str:
+    """Why it is refused for what it answers; "" when that is near enough to float32. What is no number never is."""
+    allowed = list(TOLERANCE[kind_of(name).reduced])
+    if tolerance is not None:
+        allowed[0] = tolerance
+    if probability <= allowed[0] and feature <= allowed[1]:
+        return ""
+    return (
+        f"differs from float32 by {probability:.2g} in a probability (allowed {allowed[0]:g})"
+        f" and by {feature:.2g} of the features' range (allowed {allowed[1]:g})"
+    )
 
 
 def _errors(entry: CatalogEntry, answer: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> tuple[float, float]:

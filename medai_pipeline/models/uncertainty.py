@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medai_pipeline.models.catalog import CatalogEntry
+from medai_pipeline.models.device_memory import in_batches
 
 if TYPE_CHECKING:
     import torch
@@ -95,15 +97,16 @@ def full_samples(model: LoadedModel, pixels: np.ndarray, *, samples: int = SAMPL
 
     from medai_pipeline.models.infer import probabilities_of
 
+    def passed(image: np.ndarray, number: int) -> torch.Tensor:
+        torch.manual_seed(seed * samples + number)
+        return model.network(torch.from_numpy(np.ascontiguousarray(image)).to(model.device)).float().cpu()
+
     logits = []
     cuda = [torch.device(model.device)] if model.device.startswith("cuda") else []
     with torch.random.fork_rng(devices=cuda), dropping(model.network), torch.inference_mode():
         for number in range(samples):
-            row = []
-            for image in pixels:
-                torch.manual_seed(seed * samples + number)
-                row.append(model.network(torch.from_numpy(np.ascontiguousarray(image[None])).to(model.device)))
-            logits.append(torch.cat(row).float().cpu().numpy())
+            row = in_batches(partial(passed, number=number), pixels, 1, model.entry.name)
+            logits.append(torch.cat(list(row)).numpy())
     return probabilities_of(np.stack(logits), model.entry)
 
 
