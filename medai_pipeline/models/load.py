@@ -248,7 +248,7 @@ def _network(entry: CatalogEntry, path: Path, digest: str, device: str) -> torch
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != digest:
         raise WeightsRefused(f"weights of {entry.label} have changed while they were in use: start again")
-    network = _program(entry, data) if entry.kind in PROGRAMS else _architecture(entry, data)
+    network = _program(entry, data, device) if entry.kind in PROGRAMS else _architecture(entry, data)
     return network.eval().to(device)
 
 
@@ -281,7 +281,7 @@ def _what(data: bytes, error: Exception) -> str:
     return f"it is cut, damaged or something else ({error}); copy it again from where it was made"
 
 
-def _program(entry: CatalogEntry, data: bytes) -> torch.nn.Module:
+def _program(entry: CatalogEntry, data: bytes, device: str) -> torch.nn.Module:
     from medai_pipeline.models.programs import read_program
 
-    return read_program(entry, data)
+    return read_program(entry, data, device)

@@ -1,8 +1,7 @@
 """Whole programs as models: TorchScript, and what `torch.export` saves. They answer images with logits, and are asked no more.
 
 A program brings its own graph, so nothing of its inside is assumed: it has no heatmaps and no sampled head. Loading one
-runs none of Python's code: `exported` looks an exported program through first, and TorchScript is a language of its own,
-of which the calls that touch files are refused.
+runs none of its code: `exported` and `scripted` look it through first.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from torch import nn
 from medai_pipeline.errors import WeightsRefused
 from medai_pipeline.models.catalog import CatalogEntry
 from medai_pipeline.models.exported import cleaned
+from medai_pipeline.models.scripted import opened
 
 
 class Program(nn.Module):
@@ -56,14 +55,14 @@ class Program(nn.Module):
         return self
 
 
-def read_program(entry: CatalogEntry, data: bytes) -> nn.Module:
-    """The program of a file's bytes. Raises WeightsRefused when it is none, or holds numbers that are not finite."""
+def read_program(entry: CatalogEntry, data: bytes, device: str = "cpu") -> nn.Module:
+    """The program of a file's bytes, to compute on `device`. Raises WeightsRefused when it is none, or holds numbers that are not finite."""
     if not zipfile.is_zipfile(io.BytesIO(data)):
         raise WeightsRefused(
             f"the file of {entry.label} is no {entry.kind} program: save it with {_SAVED_BY[entry.kind]}"
         )
     try:
-        body = _READERS[entry.kind](data, entry.label)
+        body = _READERS[entry.kind](data, entry.label, device)
     except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsRefused(
             f"the file of {entry.label} is no {entry.kind} program ({type(error).__name__}): save it with "
@@ -75,32 +74,14 @@ def read_program(entry: CatalogEntry, data: bytes) -> nn.Module:
     return Program(body, len(entry.classes))
 
 
-def _scripted(data: bytes, label: str) -> Any:
-    body = torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
-    found = sorted({kind for graph in _graphs(body) for kind in _calls(graph) if kind in _TOUCH_FILES})
-    if found:
-        raise WeightsRefused(f"the file of {label} is refused: its program calls {', '.join(found)}, which touch files")
-    return body
+def _exported(data: bytes, label: str, device: str) -> Any:
+    program = torch.export.load(io.BytesIO(cleaned(data, label)))
+    if device != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)  # its graph names the device that its constants are made on
+    return program.module()
 
 
-def _graphs(body: Any) -> Iterator[Any]:
-    """The code of every method of every module in it."""
-    for module in body.modules():
-        for name in module._c._method_names():
-            yield module._c._get_method(name).graph
-
-
-def _calls(block: Any) -> Iterator[str]:
-    for node in block.nodes():
-        yield node.kind()
-        for inner in node.blocks():
-            yield from _calls(inner)
-
-
-def _exported(data: bytes, label: str) -> Any:
-    return torch.export.load(io.BytesIO(cleaned(data, label))).module()
-
-
-_READERS = {"torchscript": _scripted, "export": _exported}
+_READERS = {"torchscript": opened, "export": _exported}
 _SAVED_BY = {"torchscript": "torch.jit.save", "export": "torch.export.save"}
-_TOUCH_FILES = frozenset({"aten::save", "aten::load", "aten::from_file"})
