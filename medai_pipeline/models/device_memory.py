@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -51,27 +52,26 @@ def in_batches(answer: Callable[[np.ndarray], Work], pixels: np.ndarray, size: i
     """
     start = 0
     while start < len(pixels):
-        batch = pixels[start : start + size]
-        if len(batch) == 1:
-            part: Work | None = at_last(answer, batch, name)
-        elif (part := _if_it_fits(answer, batch)) is None:
-            size = len(batch) // 2
+        work = partial(answer, pixels[start : start + size])
+        count = min(size, len(pixels) - start)
+        part = at_last(work, name) if count == 1 else _if_it_fits(work)
+        if part is None:
+            size = count // 2
             log.warning("out of device memory: batches of %d from here on", size)
             continue
-        assert part is not None
         yield part
-        start += len(batch)
+        start += count
 
 
-def at_last(answer: Callable[[np.ndarray], Work], image: np.ndarray, name: str) -> Work:
-    """`answer` of what cannot be divided; asked once more when memory has been given back.
+def at_last(work: Callable[[], Work], name: str) -> Work:
+    """What `work` on one image gives, which cannot be divided; done once more when memory has been given back.
 
     Raises ModelError, which names the model, when there is still none.
     """
-    if (found := _if_it_fits(answer, image)) is not None:
+    if (found := _if_it_fits(work)) is not None:
         return found
     try:
-        return answer(image)
+        return work()
     except (RuntimeError, MemoryError) as error:
         if out_of_memory(error):
             raise ModelError(f"{name}: the device has no memory for one image; free some") from error
@@ -81,9 +81,9 @@ def at_last(answer: Callable[[np.ndarray], Work], image: np.ndarray, name: str) 
         raise
 
 
-def _if_it_fits(answer: Callable[[np.ndarray], Work], batch: np.ndarray) -> Work | None:
+def _if_it_fits(work: Callable[[], Work]) -> Work | None:
     try:
-        return answer(batch)
+        return work()
     except (RuntimeError, MemoryError) as error:
         if not perhaps_memory(error):
             raise

@@ -11,6 +11,7 @@ import numpy as np
 from medai_pipeline.errors import ModelError
 from medai_pipeline.records import (
     DeidentifiedStudy,
+    Extent,
     Heatmap,
     OverlayParts,
     StudyHeatmaps,
@@ -52,13 +53,19 @@ def explain_study(
     from medai_pipeline.explain.extent import extent_of
     from medai_pipeline.explain.overlay import overlay, overlay_parts
     from medai_pipeline.explain.study import caption, explain
+    from medai_pipeline.models.device_memory import at_last
     from medai_pipeline.results.report import overlay_name
 
     if not prediction.labels:
         return StudyHeatmaps(prediction.study_key, prediction.revision, (), model=prediction.model)
     network = network_of(prediction, inference, drawing.layers) if inference else None
-    maps = explain(prediction, tensors, method=drawing.method, network=network)
     by_uid = {i.sop_instance_uid: i for i in study.instances}
+
+    def asked() -> tuple[StudyHeatmaps, list[Extent | None]]:
+        made = explain(prediction, tensors, method=drawing.method, network=network)
+        return made, [extent_of(prediction, heatmap, by_uid, tensors, network) for heatmap in made.heatmaps]
+
+    maps, extents = at_last(asked, prediction.model.name)
     in_series = Counter(i.series_instance_uid for i in study.instances)
     overlays: dict[str, bytes] = {}
     parts: dict[str, OverlayParts] = {}
@@ -67,7 +74,7 @@ def explain_study(
         instance = by_uid[heatmap.item.sop_instance_uid]
         source = objects.get(instance.object_key)
         place = whereabouts(source, heatmap.item.frame, in_series[instance.series_instance_uid])
-        found.append(replace(heatmap, place=place, extent=extent_of(prediction, heatmap, by_uid, tensors, network)))
+        found.append(replace(heatmap, place=place, extent=extents[number]))
         drawn: dict[str, Any] = {
             "display": display(source, heatmap.item.frame, tensors.contract.scaling if tensors.contract else ""),
             "values": heatmap.values,
