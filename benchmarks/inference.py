@@ -125,7 +125,7 @@ def one_network(
             share = work / seconds / peak
             print(
                 f"  batch {batch:2}  {name:13} {1e3 * seconds:8.1f} ms  {1 / seconds:7.2f} images/s"
-                f"  {rate.times(name, 'eager'):5.2f} x eager  {share:4.0%} of peak"
+                f"  {rate.times(name, 'eager'):5.2f} x eager  {share:4.0%} of the float32 peak"
             )
         missed += judged(rate, machine, f"{architecture}, batch {batch}", model.backend_name)
     missed += monte_carlo(model, arguments.rounds, architecture, device)
@@ -144,7 +144,10 @@ def settled(network, size: int):
 
 
 def others(known: CatalogEntry, folder: Path, device: str, machine: Machine) -> dict[str, Backend]:
-    """Every backend that this machine can serve in full precision, and those of reduced precision where it has units."""
+    """Every backend that this machine can serve in full precision, and those of reduced precision where it has units.
+
+    "eager" is float32 on a card too; TF32, which torch has by default there, is "channels-last-tf32".
+    """
     from medai_pipeline.models.load import load
 
     model = load(known, folder, device, prepared=False)
@@ -251,10 +254,13 @@ def cold(architecture: str, folder: Path, size: int) -> list[str]:
     return missed
 
 
-def matmul_peak(device: str, size: int = 1536) -> float:
-    """The most operations a second that a square float32 product reached, of several."""
+def matmul_peak(device: str) -> float:
+    """The most operations a second that a square product reached, of several: in float32, on a card too (no TF32)."""
     import torch
 
+    from medai_pipeline.models.precision import float32
+
+    size = 1536 if device == CPU else 8192
     one, other = torch.rand(size, size, device=device), torch.rand(size, size, device=device)
     clock = time.process_time if device == CPU else time.perf_counter
 
@@ -265,7 +271,8 @@ def matmul_peak(device: str, size: int = 1536) -> float:
             torch.cuda.synchronize()
         return clock() - start
 
-    return 2 * size**3 / min(product() for _ in range(8))
+    with float32(device):
+        return 2 * size**3 / min(product() for _ in range(8))
 
 
 def flops(network, shape: Sequence[int]) -> float:

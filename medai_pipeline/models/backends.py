@@ -18,6 +18,7 @@ import numpy as np
 
 from medai_pipeline.errors import ModelError
 from medai_pipeline.models.machine import CPU, Machine, compiler, threads
+from medai_pipeline.models.precision import float32
 
 if TYPE_CHECKING:
     import torch
@@ -86,11 +87,11 @@ def _forward(subject: Subject, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]
     return forward(subject.network, pixels, subject.pooled)
 
 
-def _torch_backend(run: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], device: str) -> Backend:
+def _torch_backend(run: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], device: str, tf32: bool = False) -> Backend:
     import torch
 
     def answer(pixels: np.ndarray) -> Outputs:
-        with torch.inference_mode():
+        with torch.inference_mode(), float32(device, tf32):
             outputs = run(torch.from_numpy(np.ascontiguousarray(pixels, np.float32)).to(device))
             features, seen, logits = (output.float().contiguous().cpu().numpy() for output in outputs)
         return features, seen, logits
@@ -98,7 +99,7 @@ def _torch_backend(run: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], devi
     return answer
 
 
-def _channels_last(subject: Subject, half: bool = False) -> Backend:
+def _channels_last(subject: Subject, half: bool = False, tf32: bool = False) -> Backend:
     """Convolutions read the channels of a pixel together."""
     import torch
 
@@ -106,7 +107,9 @@ def _channels_last(subject: Subject, half: bool = False) -> Backend:
     network = copy.deepcopy(subject.network).to(memory_format=torch.channels_last, dtype=kind)  # type: ignore[call-overload]
     own = Subject(network, subject.pooled, subject.shape, subject.device)
     return _torch_backend(
-        lambda pixels: _forward(own, pixels.to(kind).contiguous(memory_format=torch.channels_last)), subject.device
+        lambda pixels: _forward(own, pixels.to(kind).contiguous(memory_format=torch.channels_last)),
+        subject.device,
+        tf32,
     )
 
 
@@ -185,11 +188,12 @@ def _write_inductor(subject: Subject, path: Path, half: bool = False) -> None:
     import torch
     import torch._inductor
 
-    torch._inductor.aoti_compile_and_package(
-        _exported(subject, half),
-        package_path=str(path),
-        inductor_configs={"freezing": subject.device == CPU},
-    )
+    with float32(subject.device):  # what it writes for products follows what is allowed now
+        torch._inductor.aoti_compile_and_package(
+            _exported(subject, half),
+            package_path=str(path),
+            inductor_configs={"freezing": subject.device == CPU},
+        )
 
 
 def _open_inductor(path: Path, device: str) -> Backend:
@@ -231,6 +235,12 @@ KINDS: tuple[Kind, ...] = (
         _on_cuda,
         reduced=True,
         wrap=lambda subject: _channels_last(subject, half=True),
+    ),
+    Kind(
+        "channels-last-tf32",
+        _on_cuda,
+        reduced=True,
+        wrap=lambda subject: _channels_last(subject, tf32=True),
     ),
     Kind("onnxruntime", _on_a_cpu, suffix=".onnx", write=_write_onnx, open=_open_onnxruntime),
     Kind("openvino", _openvino, suffix=".onnx", write=_write_onnx, open=_open_openvino),

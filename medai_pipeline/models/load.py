@@ -18,6 +18,7 @@ from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, PROGRAMS, CatalogEnt
 from medai_pipeline.models.checkpoint import matched
 from medai_pipeline.models.familiarity import Familiarity, beside, read
 from medai_pipeline.models.machine import this_machine
+from medai_pipeline.models.precision import float32
 from medai_pipeline.models.prepared import Opened, folder_of, opened, stamp, wrapped
 from medai_pipeline.models.uncertainty import drops_inside
 
@@ -198,8 +199,9 @@ def _plain(entry: CatalogEntry, path: Path, digest: str, device: str, features: 
         network = _network(entry, path, digest, device)
         head = head_of(network)
         weight, bias = (tensor.detach().float().cpu().numpy() for tensor in (head.weight, head.bias))
-        pooled = has_pooled_head(network, entry.contract, device)
-        inside = drops_inside(network, _shape(entry), device)
+        with float32(device):
+            pooled = has_pooled_head(network, entry.contract, device)
+            inside = drops_inside(network, _shape(entry), device)
     except RuntimeError as error:
         other = "" if device == "cpu" else ", or set GPU_ENABLED=false"
         raise ModelError(

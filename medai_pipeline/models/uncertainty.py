@@ -17,6 +17,7 @@ import numpy as np
 
 from medai_pipeline.models.catalog import CatalogEntry
 from medai_pipeline.models.device_memory import in_batches
+from medai_pipeline.models.precision import float32
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +104,12 @@ def full_samples(model: LoadedModel, pixels: np.ndarray, *, samples: int = SAMPL
 
     logits = []
     cuda = [torch.device(model.device)] if model.device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=cuda), dropping(model.network), torch.inference_mode():
+    with (
+        torch.random.fork_rng(devices=cuda),
+        dropping(model.network),
+        torch.inference_mode(),
+        float32(model.device),
+    ):
         for number in range(samples):
             row = in_batches(partial(passed, number=number), pixels, 1, model.entry.name)
             logits.append(torch.cat(list(row)).numpy())

@@ -54,6 +54,7 @@ def explain_study(
     from medai_pipeline.explain.overlay import overlay, overlay_parts
     from medai_pipeline.explain.study import caption, explain
     from medai_pipeline.models.device_memory import at_last
+    from medai_pipeline.models.precision import float32
     from medai_pipeline.results.report import overlay_name
 
     if not prediction.labels:
@@ -62,8 +63,9 @@ def explain_study(
     by_uid = {i.sop_instance_uid: i for i in study.instances}
 
     def asked() -> tuple[StudyHeatmaps, list[Extent | None]]:
-        made = explain(prediction, tensors, method=drawing.method, network=network)
-        return made, [extent_of(prediction, heatmap, by_uid, tensors, network) for heatmap in made.heatmaps]
+        with float32(network.device if network else "cpu"):
+            made = explain(prediction, tensors, method=drawing.method, network=network)
+            return made, [extent_of(prediction, heatmap, by_uid, tensors, network) for heatmap in made.heatmaps]
 
     maps, extents = at_last(asked, prediction.model.name)
     in_series = Counter(i.series_instance_uid for i in study.instances)
