@@ -1,4 +1,4 @@
-"""Weights from a file to a network that answers: found, digest-checked, finite, complete; cached per process."""
+"""Weights from a file to a network that answers: found, digest-checked, finite, complete; kept by the process (`kept`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from medai_pipeline.models.backends import Backend, Subject, eager, in_a_line
 from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, PROGRAMS, CatalogEntry
 from medai_pipeline.models.checkpoint import matched
 from medai_pipeline.models.familiarity import Familiarity, beside, read
+from medai_pipeline.models.kept import Kept
 from medai_pipeline.models.machine import this_machine
 from medai_pipeline.models.precision import float32
 from medai_pipeline.models.prepared import Opened, folder_of, opened, stamp, wrapped
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUFFIXES = {"timm": ".safetensors", "torchxrayvision": ".safetensors", "torchscript": ".ts", "export": ".pt2"}
-_CACHE: dict[tuple[str, str, str, str, int], LoadedModel] = {}
+_KEPT = Kept()
+keep_only = _KEPT.keep_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +130,8 @@ def load(
     """The model ready to answer, on "cpu" or "cuda" (the CPU when there is no CUDA device).
 
     `weights` names the file where it lies elsewhere than `weights_path` says. With `prepared`, what `prepare` chose for
-    this machine answers; where nothing was prepared, or it cannot be used, plain torch does, and the log says so.
+    this machine answers, and the model is kept for the next call; where nothing was prepared, or it cannot be used, plain
+    torch answers, and the log says so.
     Raises WeightsMissing; WeightsRefused when the digest, the names, the shapes or the values are wrong.
     """
     path = weights or weights_path(entry, models_path)
@@ -137,11 +140,15 @@ def load(
     data = path.read_bytes()
     digest = checked_digest(entry, data)
     device = available(device)
-    folder = folder_of(entry, digest, this_machine(device), models_path) if prepared and models_path else None
-    key = (entry.name, entry.version, digest, device, stamp(folder) if folder else -1)
-    if key not in _CACHE or _CACHE[key].entry != entry:
-        _CACHE[key] = _loaded(entry, path, digest, device, folder, features_path(entry, path, models_path))
-    return _CACHE[key]
+    features = features_path(entry, path, models_path)
+    if not prepared:
+        return _loaded(entry, path, digest, device, None, features)
+    folder = folder_of(entry, digest, this_machine(device), models_path) if models_path else None
+    return _KEPT.get(
+        (entry.label, device, folder is not None),
+        (digest, stamp(folder) if folder else 0, entry),
+        partial(_loaded, entry, path, digest, device, folder, features),
+    )
 
 
 def load_anew(entry: CatalogEntry, weights: Path, device: str = "cpu", features: Path | None = None) -> LoadedModel:

@@ -61,7 +61,10 @@ def warm(inference: Inference) -> list[str]:
 
 def predict_studies(studies: Sequence[StudyTensors], inference: Inference) -> dict[str, StudyPrediction | MedaiError]:
     """What the active model says of each study, in batches over several. A study that fails is given its error; others
-    go on. ModelChanged is that of a study whose tensors were made for another input than its model takes today."""
+    go on. ModelChanged is that of a study whose tensors were made for another input than its model takes today.
+
+    Networks that are in force no more are let go before: a worker that runs for months keeps none of them."""
+    _let_go(inference.models)
     results: dict[str, StudyPrediction | MedaiError] = {s.study_key: no_prediction(s) for s in studies if not s.model}
     groups: dict[str, list[StudyTensors]] = defaultdict(list)
     for study in studies:
@@ -125,6 +128,13 @@ def load_models(entry: CatalogEntry, inference: Inference) -> list[LoadedModel]:
     if members:
         check_members(entry, members)
     return [load(model, inference.models_path, inference.device) for model in members or [entry]]
+
+
+def _let_go(models: ModelSet) -> None:
+    from medai_pipeline.models.load import keep_only
+
+    in_force = (*models.active, *models.shadow)
+    keep_only({entry.label for entry in in_force} | {member for entry in in_force for member in entry.members})
 
 
 def _answers(
