@@ -50,7 +50,7 @@ def site(tmp_path: Path) -> CatalogEntry:
 
 
 def test_only_the_backend_that_is_named_so_computes_in_tf32(site, tmp_path, passes) -> None:
-    model = load(site, tmp_path)
+    model = load(site, tmp_path, prepared=False)  # anew, whatever this process keeps
     assert passes and set(passes) == {(False, False)}  # being asked what it is like, too
     subject = Subject(model.network, model.pooled, model.image_shape)
     for kind in KINDS:
@@ -63,7 +63,7 @@ def test_only_the_backend_that_is_named_so_computes_in_tf32(site, tmp_path, pass
 
 
 def test_passes_of_dropout_and_explanations_are_float32(site, tmp_path, passes, monkeypatch) -> None:
-    model = load(site, tmp_path)
+    model = load(site, tmp_path, prepared=False)  # anew, whatever this process keeps
     passes.clear()
     full_samples(model, PIXELS, samples=1)
 
