@@ -22,7 +22,7 @@ from medai_pipeline_tests.model_versions import small_network, small_site, write
 
 @pytest.fixture
 def site(tmp_path: Path) -> CatalogEntry:
-    return small_site(tmp_path)
+    return small_site(tmp_path, name="let-go")  # no other test holds it
 
 
 def gone(model: weakref.ref) -> bool:
@@ -31,7 +31,7 @@ def gone(model: weakref.ref) -> bool:
 
 
 def test_a_version_that_is_in_force_no_more_goes_with_the_next_studies(site, tmp_path) -> None:
-    second, shadow, member = (small_site(tmp_path, version=version) for version in ("2", "3", "4"))
+    second, shadow, member = (small_site(tmp_path, name="let-go", version=version) for version in ("2", "3", "4"))
     whole = dataclasses.replace(site, name="both", version="1", members={member.label: 1.0})
     every = [site, second, shadow, member]
     held = {entry.label: weakref.ref(load(entry, tmp_path)) for entry in every}
