@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -45,7 +45,15 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def in_batches(answer: Callable[[np.ndarray], Work], pixels: np.ndarray, size: int, name: str) -> Iterator[Work]:
+class Images(Protocol):
+    """An array of images, or several as one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, wanted: slice, /) -> np.ndarray: ...
+
+
+def in_batches(answer: Callable[[np.ndarray], Work], pixels: Images, size: int, name: str) -> Iterator[Work]:
     """`answer` of batches of `size` images, one after the other; of half as many from where one does not fit.
 
     Raises ModelError when not even one image fits.

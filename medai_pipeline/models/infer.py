@@ -19,6 +19,7 @@ from medai_pipeline.records import ModelRef, StudyPrediction, StudyTensors
 if TYPE_CHECKING:
     from medai_pipeline.models.load import LoadedModel
 
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ImagePredictions:
     """N images: calibrated `probabilities` and `logits` (N, K), last `features`, what the head saw of them `pooled` (N, D).
@@ -71,7 +72,7 @@ class _Joined:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, wanted: slice) -> np.ndarray:
+    def __getitem__(self, wanted: slice, /) -> np.ndarray:
         start, stop = wanted.start, wanted.stop
         begins = (0, *self._ends[:-1])
         parts = [a[max(start - b, 0) : max(stop - b, 0)] for a, b in zip(self._arrays, begins, strict=True)]
