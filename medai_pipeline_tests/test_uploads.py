@@ -6,6 +6,8 @@ import asyncio
 import io
 import os
 import random
+import threading
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,16 +17,18 @@ import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from medai_pipeline.errors import TooLarge, TooSlow
+from medai_pipeline.errors import TooLarge, TooMany, TooSlow
 from medai_pipeline.phantoms.studies import make_study, to_bytes
 from medai_pipeline.storage.spool import Part, Spool
 from medai_pipeline.web import receiving
 from medai_pipeline.web.roles import Role
-from medai_pipeline.web.unpacking import files
+from medai_pipeline.web.room import Room
+from medai_pipeline.web.unpacking import File, files
 from medai_pipeline_tests.web import API, Site
 
 FORM = b"--x\r\nContent-Disposition: form-data; name=a; filename=b\r\n\r\nb\r\n--x--\r\n"
 UPLOAD = f"{API}/images/upload"
+HEAD = bytes(128) + b"DICM"
 STUDY = make_study("chest-xray", 821, rows=64, columns=64)
 FILES = [to_bytes(dataset) for dataset in STUDY.datasets]
 
@@ -100,7 +104,7 @@ def test_names_in_a_zip_lead_nowhere_and_are_not_told(
 
 
 def test_a_zip_bomb_is_given_up_when_it_has_unpacked_to_the_limit() -> None:
-    bomb = zipped({f"{n}.dcm": bytes(4 * 2**20) for n in range(8)})
+    bomb = zipped({f"{n}.dcm": HEAD + bytes(4 * 2**20 - len(HEAD)) for n in range(8)})
     assert len(bomb) < 2**17
     with Spool(2**20) as spool:
         spool.write(bomb)
@@ -109,6 +113,80 @@ def test_a_zip_bomb_is_given_up_when_it_has_unpacked_to_the_limit() -> None:
             for file in files([Part(spool, 0, spool.size)], 8 * 2**20):
                 unpacked += len(file.data)
         assert unpacked <= 8 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("head", "method", "words"),
+    [
+        (b"", zipfile.ZIP_DEFLATED, "not a DICOM file"),
+        (HEAD, zipfile.ZIP_DEFLATED, "packed more than 200 times"),
+        (HEAD, zipfile.ZIP_BZIP2, "unusual way"),  # what becomes of a piece of it has no limit
+        (HEAD, zipfile.ZIP_LZMA, "unusual way"),
+    ],
+)
+def test_a_small_zip_takes_little_memory(head: bytes, method: int, words: str) -> None:
+    bomb = zipped({"a.dcm": head + bytes((96 if head else 48) * 2**20)}, method)
+    assert len(bomb) < 2**17
+    with Spool(2**20) as spool:
+        spool.write(bomb)
+        found, peak = unpacked_with_peak(spool, 2**31)
+    assert [file.data for file in found] == [b""] and words in found[0].refused
+    assert peak < 4 * 2**20
+
+
+def test_memory_holds_one_file_of_an_upload_at_a_time() -> None:
+    size = 8 * 2**20
+    whole = zipped({f"{n}.dcm": HEAD + random.Random(n).randbytes(size) for n in range(4)})
+    with Spool(2**26) as spool:
+        spool.write(whole)
+        found, peak = unpacked_with_peak(spool, 2**31)
+    assert len(found) == 4 and peak < 1.6 * size
+
+
+def unpacked_with_peak(spool: Spool, limit: int) -> tuple[list[File], int]:
+    """The files, without their bytes, and how many bytes Python held at most."""
+    tracemalloc.start()
+    try:
+        parts = files([Part(spool, 0, spool.size)], limit)
+        found = list(map(without_bytes, parts))  # a loop's variable would hold two
+        return found, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def without_bytes(file: File) -> File:
+    return File(refused=file.refused)
+
+
+def test_a_zip_of_too_many_files_is_refused_before_the_first_is_taken(site: Site, engineer: TestClient) -> None:
+    answer = engineer.post(UPLOAD, content=zipped({**{f"{n}": b"x" for n in range(50_000)}, "a.dcm": FILES[0]}))
+    assert answer.status_code == 413 and answer.headers["content-type"] == "application/problem+json"
+    assert "more than 20000 files" in answer.json()["detail"]
+    with Spool(2**24) as spool:
+        spool.write(zipped({"a.dcm": FILES[0], **{f"{n}": b"x" for n in range(20_000)}}))
+        with pytest.raises(TooLarge):
+            next(files([Part(spool, 0, spool.size)], 2**30))
+
+
+def test_uploads_wait_for_each_other_when_memory_is_full_and_not_for_ever() -> None:
+    room = Room(100, longest_wait_s=0.05)
+    with room.held(70), room.held(30), pytest.raises(TooMany, match="other uploads"), room.held(1):
+        pass
+    with room.held(10**9), pytest.raises(TooMany), room.held(1):  # larger than all of it: alone
+        pass
+    patient, begun, done = Room(100), threading.Event(), threading.Event()
+
+    def later() -> None:
+        begun.set()
+        with patient.held(60):
+            done.set()
+
+    with patient.held(60):
+        waiting = threading.Thread(target=later)
+        waiting.start()
+        assert begun.wait(10) and not done.is_set()
+    waiting.join(10)
+    assert done.is_set()
 
 
 def test_a_zip_that_lies_about_its_sizes_is_not_believed() -> None:

@@ -29,6 +29,7 @@ from medai_pipeline.dicom.scan import Shared, scan
 from medai_pipeline.errors import DicomError, NotDicom, TruncatedFile
 from medai_pipeline.records import Identity, Problem
 
+HEAD_BYTES = 132  # the preamble and "DICM" (PS3.10 7.1)
 _NOT_CANDIDATES = frozenset({"DICOMDIR", "LOCKFILE", "VERSION"})
 _PYTHON_TROUBLE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 PYDICOM_TROUBLE = (*_PYTHON_TROUBLE, struct.error, InvalidDicomError, BytesLengthException)
@@ -129,8 +130,12 @@ def age_years(dataset: Dataset) -> int | None:
 def is_dicom_candidate(path: Path) -> bool:
     """A cheap look at a file's first bytes: whether `parse` may succeed. Raises OSError when it cannot be opened."""
     with path.open("rb") as file:
-        head = file.read(132)
-    return head[128:] == b"DICM" or looks_like_dataset(memoryview(head))
+        return begins_as_dicom(file.read(HEAD_BYTES))
+
+
+def begins_as_dicom(head: bytes) -> bool:
+    """Whether `parse` may succeed on a file whose first HEAD_BYTES (fewer where it is shorter) are these."""
+    return head[128:132] == b"DICM" or looks_like_dataset(memoryview(head))
 
 
 def find_files(paths: Iterable[str | Path]) -> Iterator[Path]:

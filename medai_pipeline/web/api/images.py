@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Request
@@ -94,8 +95,9 @@ def _take(services: Services, principal: Principal, parts: Any, limit: int) -> J
     taken: list[dict[str, Any]] = []
     images: dict[str, str] = {}
     try:
-        for number, file in enumerate(files(parts, limit), 1):
-            taken.append({"number": number, **_store(services, file)})
+        # `map` lets go of each file before it takes the next; a loop's variable would hold two
+        for number, told in enumerate(map(partial(_store, services), files(parts, limit)), 1):
+            taken.append({"number": number, **told})
             if "image_id" in taken[-1]:
                 images[taken[-1]["image_id"]] = taken[-1]["study_key"]
     finally:
