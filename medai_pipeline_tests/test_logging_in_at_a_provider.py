@@ -17,7 +17,7 @@ import pytest
 from oidc_provider_mock import User, run_server_in_thread
 from starlette.testclient import TestClient
 
-from medai_pipeline.errors import LoginRefused, SettingsError
+from medai_pipeline.errors import LoginRefused, SettingsError, StorageError
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
 from medai_pipeline.web.app import create_app
@@ -84,6 +84,33 @@ def test_who_has_no_role_here_is_not_let_in(oidc: Services) -> None:
     assert answer.status_code == 401 and "no role here" in answer.text
     assert client.get(f"{API}/me").status_code == 401
     assert ("user:unknown", "login.failed", "openid") in audited(oidc)
+
+
+def test_a_person_of_the_provider_who_is_disabled_is_out_at_once_and_not_let_in(oidc: Services) -> None:
+    app = create_app(oidc)
+    ann, other = browser(app), oidc.sessions.open("oidc:other", ["viewer"], oidc.now())
+    assert log_in(ann, "ann").status_code == 303
+    oidc.users.disable("oidc:ann", "test", oidc.now())
+    oidc.users.disable("oidc:ann", "test", oidc.now())  # once more does no harm
+    assert ann.get(f"{API}/me").status_code == 401
+    assert oidc.sessions.find(other, oidc.now())
+    refused = log_in(browser(app), "ann")
+    assert refused.status_code == 401 and "disabled here" in refused.text
+    begun = oidc.sessions.open("oidc:ann", ["viewer"], oidc.now())  # a login that was already on its way
+    assert oidc.sessions.find(begun, oidc.now()) is None
+    assert oidc.users.verify("oidc:ann", "") is None
+    for deed in (
+        lambda: oidc.users.set_roles("oidc:ann", ["admin"], "test", oidc.now()),
+        lambda: oidc.users.make_token("oidc:ann", "x", oidc.now() + timedelta(days=1), "test", oidc.now()),
+    ):
+        with pytest.raises(StorageError, match="belongs to the provider"):
+            deed()
+    oidc.users.disable("oidc:ann", "test", oidc.now(), disabled=False)
+    assert log_in(ann, "ann").status_code == 303 and ann.get(f"{API}/me").json()["roles"] == ["radiologist"]
+    with pytest.raises(StorageError, match="not disabled"):
+        oidc.users.disable("oidc:ann", "test", oidc.now(), disabled=False)
+    chain = [row for row in audited(oidc) if row[2] == "oidc:ann"]
+    assert ("test", "user.disabled", "oidc:ann") in chain and ("test", "user.enabled", "oidc:ann") in chain
 
 
 def test_the_request_carries_pkce_state_and_nonce(oidc: Services, issuer: str) -> None:

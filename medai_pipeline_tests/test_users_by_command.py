@@ -48,6 +48,18 @@ def test_a_user_is_added_listed_given_other_roles_and_disabled(medai: Medai, app
     assert {"user.added", "user.roles", "user.password", "user.disabled", "user.enabled"} <= set(actions)
 
 
+def test_a_person_of_a_provider_is_disabled_and_enabled(medai: Medai, services: Services) -> None:
+    session = services.sessions.open("oidc:24", ["viewer"], services.now())
+    assert medai("disable", "oidc:24")[0] == 0 and services.sessions.find(session, services.now()) is None
+    assert medai("list")[1].split() == ["oidc:24", "(disabled)"]
+    code, shown = medai("token", "oidc:24")
+    assert code == 1 and "belongs to the provider" in " ".join(shown.split())
+    assert medai("enable", "oidc:24")[0] == 0 and medai("list")[1] == ""
+    assert medai("enable", "oidc:24")[0] == 1
+    actors = {(actor.partition(":")[0], action) for actor, action, _ in audited(services)}
+    assert actors == {("user", "user.disabled"), ("user", "user.enabled")}
+
+
 def test_a_token_is_made_listed_and_revoked(medai: Medai, app: FastAPI) -> None:
     medai("add", "ann", "--role", "viewer")
     token = medai("token", "ann", "--label", "night", "--days", "2")[1].strip()

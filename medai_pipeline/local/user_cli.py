@@ -75,11 +75,30 @@ def set_password(name: str) -> None:
 
 @users.command("disable")
 @click.argument("name")
-@click.option("--again", is_flag=True, help="Let the user in again.")
+@click.option("--again", is_flag=True, help="The same as `enable`.")
 def disable(name: str, again: bool) -> None:
-    """End a user's logins and tokens at once."""
+    """End a user's logins and tokens at once; no new login from now on. oidc:SUBJECT is a provider's person.
+
+    \b
+    Examples:
+      medai users disable ann
+      medai users disable oidc:248289761001   # the subject, as the audit chain names it
+    """
     services = attached_services()
     services.users.disable(name, commands.terminal_user(), services.now(), disabled=not again)
+
+
+@users.command("enable")
+@click.argument("name")
+def enable(name: str) -> None:
+    """Let a user in again who was disabled, with a new login.
+
+    \b
+    Examples:
+      medai users enable oidc:248289761001
+    """
+    services = attached_services()
+    services.users.disable(name, commands.terminal_user(), services.now(), disabled=False)
 
 
 @users.command("token")

@@ -55,12 +55,12 @@ class Sessions:
         mine = sessions.c.token_sha256 == digest(secret)
         query = (
             sa.select(sessions, users.c.roles.label("user_roles"), users.c.disabled)
-            .select_from(sessions.outerjoin(users, (users.c.name == sessions.c.name) & sessions.c.roles.is_(None)))
+            .select_from(sessions.outerjoin(users, users.c.name == sessions.c.name))
             .where(mine, ~self._over(now))
         )
         with self._engine.begin() as connection:
             row = connection.execute(query).first()
-            if row is None or (row.roles is None and (row.user_roles is None or row.disabled)):
+            if row is None or row.disabled or (row.roles is None and row.user_roles is None):
                 return None
             if now - row.seen_at > min(SEEN_EVERY, self._idle / 4):
                 connection.execute(sa.update(sessions).where(mine).values(seen_at=now))

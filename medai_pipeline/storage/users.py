@@ -1,6 +1,6 @@
 """Local users: names, password digests (argon2id), roles; and tokens for programs. Every change is in the audit chain.
 
-What roles mean is not known here. A password or token is given out once, and kept as a digest.
+Of an OpenID Connect provider's people only those have a row who are not to be let in. What roles mean is not known here. A password or token is given out once, and kept as a digest.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ import sqlalchemy as sa
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 from sqlalchemy import Connection, Engine
+from sqlalchemy.dialects.postgresql import insert
 
 from medai_pipeline.errors import StorageError
 from medai_pipeline.storage.audit import Audit
 from medai_pipeline.storage.web_tables import api_tokens, sessions, users
 
 NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}\Z")
+PROVIDED = "oidc:"  # before the subject that a provider names; no local user's name has a colon
 SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 1024  # argon2 hashes what it is given: a longer one only costs
 TOKEN_PREFIX = "medai_"
@@ -111,8 +113,17 @@ class Users:
         self._change(name, actor, "user.roles", {"roles": wanted}, now, roles=wanted)
 
     def disable(self, name: str, actor: str, now: datetime, disabled: bool = True) -> None:
-        """The login and all tokens end at once; `disabled=False` lets the user in again, with a new login."""
+        """The login and all tokens end at once; `disabled=False` lets the user in again, with a new login.
+
+        "oidc:SUBJECT" is a provider's person, known here or not. Raises StorageError when nobody has this name.
+        """
+        if name.startswith(PROVIDED):
+            return self._bar(name, actor, now) if disabled else self._unbar(name, actor)
         self._change(name, actor, "user.disabled" if disabled else "user.enabled", {}, now, disabled=disabled)
+
+    def is_disabled(self, name: str) -> bool:
+        found = self.find(name)
+        return found is not None and found.disabled
 
     def make_token(self, name: str, label: str, ends_at: datetime, actor: str, now: datetime) -> str:
         """A new token, shown here and never again."""
@@ -163,6 +174,20 @@ class Users:
             row = connection.execute(query).first()
         return _user(row) if row is not None else None
 
+    def _bar(self, name: str, actor: str, now: datetime) -> None:
+        """Nobody's password opens the row, and it has no roles: it only says that this person is not let in."""
+        row = {"name": name, "password_hash": _nobody(), "roles": [], "disabled": True}
+        with self._engine.begin() as connection:
+            connection.execute(insert(users).values(**row, created_at=now, updated_at=now).on_conflict_do_nothing())
+            connection.execute(sa.delete(sessions).where(sessions.c.name == name))
+            self._audit.append_in(connection, actor, "user.disabled", name, {})
+
+    def _unbar(self, name: str, actor: str) -> None:
+        with self._engine.begin() as connection:
+            if not connection.execute(sa.delete(users).where(users.c.name == name)).rowcount:
+                raise StorageError("this person is not disabled: `medai users list` shows who is")
+            self._audit.append_in(connection, actor, "user.enabled", name, {})
+
     def _change(self, name: str, actor: str, action: str, detail: dict, now: datetime, **values: object) -> None:
         with self._engine.begin() as connection:
             _required(connection, name)
@@ -197,6 +222,8 @@ def _row(connection: Connection, name: str) -> sa.Row | None:
 
 
 def _required(connection: Connection, name: str) -> sa.Row:
+    if name.startswith(PROVIDED):
+        raise StorageError("this person belongs to the provider, with roles and password: here they are only disabled")
     row = connection.execute(sa.select(users).where(users.c.name == name).with_for_update()).first()
     if row is None:
         raise StorageError("nobody has this name: `medai users list` shows who there is")

@@ -46,6 +46,8 @@ def come_back(
         if not code:
             raise LoginRefused("the provider did not log you in")
         person = provider.person(journey, code)
+        if services.users.is_disabled(person.name):
+            raise LoginRefused("this account is disabled here: ask an admin")
     except LoginRefused as error:
         services.audit.append("user:unknown", "login.failed", "openid", {"reason": error.reason})
         response = refused(request, error)

@@ -28,6 +28,7 @@ from joserfc.jws import JWSRegistry
 
 from medai_pipeline.errors import LoginRefused, SettingsError
 from medai_pipeline.settings import Settings
+from medai_pipeline.storage.users import PROVIDED
 from medai_pipeline.web.roles import Role
 
 # what an identity provider signs with; a shared secret or no signature at all proves nothing
@@ -132,7 +133,7 @@ class Provider:
             raise LoginRefused("the provider names you in a way that cannot be kept")
         if not roles:
             raise LoginRefused("your organisation gave you no role here: ask whoever keeps MEDAI_OIDC_ROLES")
-        return Person(f"oidc:{subject}", roles)
+        return Person(f"{PROVIDED}{subject}", roles)
 
     def _redeem(self, journey: Journey, code: str) -> Mapping[str, Any]:
         form = {
