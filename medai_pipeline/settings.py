@@ -68,6 +68,7 @@ class Settings:
     api_port: int
     api_host: str
     public_url: str | None
+    trusted_proxies: tuple[str, ...]
     dagster_url: str | None
     ohif_url: str | None
     tls_cert: str | None

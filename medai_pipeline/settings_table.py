@@ -8,7 +8,7 @@ from __future__ import annotations
 import keyword
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,10 @@ def _age(text: str) -> float | None:
 def _addresses(text: str) -> str:
     """IPv4 addresses with commas: what DICOM listeners of the local Orthanc see."""
     return ",".join(str(IPv4Address(part.strip())) for part in text.split(",") if part.strip())
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    return tuple(str(ip_network(part)) for part in _names(text))
 
 
 def _node(text: str) -> str | None:
@@ -304,6 +308,12 @@ SETTINGS: tuple[Setting, ...] = (
         "address of the worklist and the REST API; another than this machine's own needs MEDAI_TLS_CERT and a login",
     ),
     Setting("MEDAI_PUBLIC_URL", "", _optional, "how browsers reach the worklist, if another way: https://host:port"),
+    Setting(
+        "MEDAI_TRUSTED_PROXIES",
+        "",
+        _networks,
+        "IP addresses or networks, with commas, of proxies whose X-Forwarded-For says who logs in; empty: nobody's counts",
+    ),
     Setting("MEDAI_DAGSTER_URL", "", _optional, "how browsers reach the Dagster page; empty: its port on 127.0.0.1"),
     Setting("MEDAI_OHIF_URL", "", _optional, "an OHIF viewer over the same PACS, which the study page then links to"),
     Setting("MEDAI_TLS_CERT", "", _optional, "certificate chain (PEM): the worklist and the API then speak TLS 1.3"),

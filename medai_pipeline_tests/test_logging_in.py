@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import make_url
+from starlette.requests import Request
 
 from medai_pipeline.errors import StorageError
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.sessions import WINDOW
 from medai_pipeline.web.app import create_app
-from medai_pipeline.web.authentication import COOKIE
-from medai_pipeline.web.login import MOST_BY_NAME
+from medai_pipeline.web.authentication import COOKIE, MOST_BY_ADDRESS
+from medai_pipeline.web.login import MOST_BY_NAME, MOST_BY_NAME_AND_ADDRESS, MOST_FROM_BUSY_ADDRESS
 from medai_pipeline.web.roles import Role
+from medai_pipeline.web.whence import address
 from medai_pipeline_tests.web import API, PASSWORD, add_user, browser, caller, log_in, token_of
 
 
@@ -100,21 +103,82 @@ def test_what_was_typed_is_kept_nowhere(app: FastAPI, services: Services, caplog
 def test_many_wrong_passwords_close_the_door_also_after_a_restart(app: FastAPI, services: Services) -> None:
     add_user(services, "ann", Role.VIEWER)
     client = browser(app)
-    for _ in range(MOST_BY_NAME):
+    for _ in range(MOST_BY_NAME_AND_ADDRESS):
         assert log_in(client, "ann", "not the password").status_code == 401
     restarted = create_app(Services(read_settings({}, **overrides(services))))
     refused = log_in(browser(restarted), "ann")  # also with the right one
     assert refused.status_code == 429 and "try again in" in refused.text
+    assert log_in(browser(app, client=("10.0.0.9", 1)), "ann").status_code == 303  # who fails keeps out himself alone
+    add_user(services, "bob", Role.VIEWER)
     now = services.now()
-    assert services.sessions.wait_s("name ann", MOST_BY_NAME, now) > 0
-    assert services.sessions.wait_s("name ann", MOST_BY_NAME, now + WINDOW) == 0
-    assert services.sessions.wait_s("name bob", MOST_BY_NAME, now) == 0
+    services.sessions.failed(["name bob"] * MOST_BY_NAME, now)  # from many addresses
+    assert log_in(browser(app, client=("10.0.0.8", 1)), "bob").status_code == 429
+    assert services.sessions.wait_s("name bob", MOST_BY_NAME, now + WINDOW) == 0
+    assert services.sessions.wait_s("name cid", MOST_BY_NAME, now) == 0
+
+
+def test_an_address_that_failed_for_many_names_keeps_out_nobody_else(app: FastAPI, services: Services) -> None:
+    add_user(services, "ann", Role.VIEWER)
+    add_user(services, "bob", Role.VIEWER)
+    busy = browser(app, client=("10.0.0.7", 1))
+    services.sessions.failed(["address 10.0.0.7"] * MOST_BY_ADDRESS, services.now())
+    for _ in range(MOST_FROM_BUSY_ADDRESS):
+        assert log_in(busy, "ann", "not the password").status_code == 401
+    assert log_in(busy, "ann").status_code == 429
+    assert log_in(browser(app, client=("10.0.0.7", 2)), "bob").status_code == 303
+    before = len(audited(services))
+    assert log_in(busy, "nobody-of-many", "x").status_code == 401
+    assert len(audited(services)) == before  # the chain is not filled by whoever types names
+
+
+PROXY, CALLER, LIAR = "10.0.0.1", "192.0.2.7", "198.51.100.9"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer", "forwarded", "told"),
+    [
+        ((), PROXY, [CALLER], PROXY),  # never by default
+        ((PROXY,), LIAR, [CALLER], LIAR),  # nor from anybody else
+        ((PROXY,), PROXY, [], PROXY),
+        ((PROXY,), PROXY, [CALLER], CALLER),
+        ((PROXY,), PROXY, [f"{LIAR}, {CALLER}"], CALLER),  # what the caller wrote stands to the left
+        ((PROXY,), PROXY, [LIAR, CALLER], CALLER),
+        (("10.0.0.0/24",), PROXY, [f"{LIAR}, {CALLER}, 10.0.0.2"], CALLER),
+        ((PROXY,), PROXY, [f"{CALLER}, nonsense"], PROXY),
+        (("127.0.0.1",), "::ffff:127.0.0.1", [CALLER], CALLER),
+        (("::1",), "::1", ["2001:db8:1:2:3:4:5:6"], "2001:db8:1:2::/64"),
+    ],
+)
+def test_where_a_login_comes_from_is_said_by_trusted_proxies_alone(
+    web_settings: dict[str, Any], trusted: tuple[str, ...], peer: str, forwarded: list[str], told: str
+) -> None:
+    known = Services(read_settings({}, **web_settings, trusted_proxies=trusted))
+    headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
+    scope = {
+        "type": "http",
+        "client": (peer, 1),
+        "headers": headers,
+        "app": SimpleNamespace(state=SimpleNamespace(services=known)),
+    }
+    assert address(Request(scope)) == told
+
+
+def test_callers_behind_a_trusted_proxy_are_counted_apart(web_settings: dict[str, Any], services: Services) -> None:
+    add_user(services, "ann", Role.VIEWER)
+    behind = create_app(Services(read_settings({}, **web_settings, trusted_proxies=("10.0.0.1",))))
+    one = browser(behind, client=(PROXY, 1))
+    one.headers["X-Forwarded-For"] = LIAR
+    for _ in range(MOST_BY_NAME_AND_ADDRESS):
+        log_in(one, "ann", "not the password")
+    assert log_in(one, "ann").status_code == 429
+    one.headers["X-Forwarded-For"] = f"{LIAR}, {CALLER}"
+    assert log_in(one, "ann").status_code == 303
 
 
 def test_a_right_password_forgives_the_wrong_ones_before(app: FastAPI, services: Services) -> None:
     add_user(services, "ann", Role.VIEWER)
     client = browser(app)
-    for _ in range(MOST_BY_NAME - 1):
+    for _ in range(MOST_BY_NAME_AND_ADDRESS - 1):
         log_in(client, "ann", "not the password")
     assert log_in(client, "ann").status_code == 303
     assert log_in(client, "ann", "not the password").status_code == 401

@@ -11,11 +11,12 @@ from fastapi import Request
 from medai_pipeline.errors import NotAllowed, NotLoggedIn, TooMany
 from medai_pipeline.services import Services
 from medai_pipeline.web.roles import Principal, roles_of
+from medai_pipeline.web.whence import address
 
 COOKIE = "medai_session"
 CSRF_HEADER = "x-csrf-token"
 CSRF_FIELD = "csrf_token"
-MOST_BY_ADDRESS = 100  # failures within `sessions.WINDOW`: behind a proxy one address is many people
+MOST_BY_ADDRESS = 100  # failures within `sessions.WINDOW`: one address may be many people
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORM = "application/x-www-form-urlencoded"
 
@@ -78,7 +79,3 @@ async def require_own_page(request: Request, caller: Caller) -> None:
         given = str((await request.form()).get(CSRF_FIELD, ""))
     if not hmac.compare_digest(given.encode(), caller.csrf_token.encode()):
         raise NotAllowed("this request does not come from our own page: load the page again, then repeat it")
-
-
-def address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"

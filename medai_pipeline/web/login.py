@@ -13,11 +13,15 @@ from medai_pipeline.errors import LoginRefused, NotAllowed, TooMany
 from medai_pipeline.services import Services
 from medai_pipeline.settings import Settings
 from medai_pipeline.web.access import Permission, Principal, needs
-from medai_pipeline.web.authentication import COOKIE, CSRF_FIELD, MOST_BY_ADDRESS, address
+from medai_pipeline.web.authentication import COOKIE, CSRF_FIELD, MOST_BY_ADDRESS
 from medai_pipeline.web.templating import page
+from medai_pipeline.web.whence import address
 
 LOGIN_COOKIE = "medai_login"  # double submit: the form repeats it, and no other site can
-MOST_BY_NAME = 10  # wrong passwords within `sessions.WINDOW`
+# wrong passwords within `sessions.WINDOW`. One address closes the door for itself; many together close it for a name
+MOST_BY_NAME_AND_ADDRESS = 10
+MOST_BY_NAME = 50
+MOST_FROM_BUSY_ADDRESS = 3  # for a name, from an address that failed for many names: others who share it still get in
 
 router = APIRouter(include_in_schema=False)
 
@@ -60,23 +64,29 @@ def log_out(request: Request, principal: Annotated[Principal, Depends(needs(Perm
 
 def verified(services: Services, request: Request, name: str, password: str) -> str:
     """The name of the local user. Raises LoginRefused, or TooMany before the password is even looked at."""
-    now = services.now()
+    now, sessions = services.now(), services.sessions
     by_name, by_address = f"name {name}", f"address {address(request)}"
-    wait_s = max(
-        services.sessions.wait_s(by_name, MOST_BY_NAME, now),
-        services.sessions.wait_s(by_address, MOST_BY_ADDRESS, now),
-    )
+    by_both = f"{by_name} {by_address}"
+    is_busy = sessions.wait_s(by_address, MOST_BY_ADDRESS, now) > 0
+    most = MOST_FROM_BUSY_ADDRESS if is_busy else MOST_BY_NAME_AND_ADDRESS
+    wait_s = max(sessions.wait_s(by_both, most, now), sessions.wait_s(by_name, MOST_BY_NAME, now))
     if wait_s:
         raise TooMany(f"too many failed logins: try again in {-(-wait_s // 60)} minutes", wait_s)
     user = services.users.verify(name, password)
     if user is None:
-        services.sessions.failed([by_name, by_address], now)
-        # a name that nobody has may be a password in the wrong field: it is not written down
-        known = name if services.users.find(name) else "unknown"
-        services.audit.append("user:unknown", "login.failed", known)
+        sessions.failed([by_name, by_address, by_both], now)
+        _note_failure(services, name, is_busy)
         raise LoginRefused("name or password are wrong, or the account is disabled")
-    services.sessions.succeeded(by_name)
+    sessions.succeeded(by_name)
+    sessions.succeeded(by_both)
     return user.name
+
+
+def _note_failure(services: Services, name: str, is_busy: bool) -> None:
+    """A name that nobody has may be a password in the wrong field: it is not written down, nor is it endlessly counted."""
+    known = services.users.find(name) is not None if "\0" not in name else False
+    if known or not is_busy:
+        services.audit.append("user:unknown", "login.failed", name if known else "unknown")
 
 
 def logged_in(request: Request, name: str, roles: list[str] | None, where: str) -> Response:
