@@ -120,7 +120,7 @@ def test_a_person_is_found_by_parts_of_the_name_in_any_case_with_one_record(
     other = "T" * 26
     vault.store(KEY, FULL)
     vault.store(other, replace(FULL, patient_id="OTHER", patient_name="MARK^Ann"))
-    assert vault.of_name(asked, [KEY, other, "U" * 26], "user:anna", "whose studies are here?") == [KEY]
+    assert vault.of_name(asked, [KEY, "U" * 26], "user:anna", "whose studies are here?").found == [KEY]
     with engine.connect() as connection:
         (record,) = connection.execute(sa.select(audit_log).where(audit_log.c.action == "identity.search"))
     assert (record.actor, record.detail["opened"], record.detail["found"]) == ("user:anna", 2, [KEY])
@@ -130,9 +130,32 @@ def test_a_person_is_found_by_parts_of_the_name_in_any_case_with_one_record(
 @pytest.mark.parametrize("asked", ["", " ^ ", "nobody", "markername ann"])
 def test_a_name_that_nobody_has_finds_nothing_and_is_recorded_too(vault: Vault, engine: Engine, asked: str) -> None:
     vault.store(KEY, FULL)
-    assert vault.of_name(asked, [KEY], "user:anna", "whose studies are here?") == []
+    assert vault.of_name(asked, [KEY], "user:anna", "whose studies are here?").found == []
     with engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).where(audit_log.c.action == "identity.search")) == 1
+
+
+def test_a_search_goes_on_past_a_damaged_identity_and_says_which_it_was(vault: Vault, engine: Engine) -> None:
+    damaged, later = "D" * 26, "Z" * 26
+    for key in (damaged, KEY, later):
+        vault.store(key, FULL)
+    with engine.begin() as connection:
+        row = sa.update(identities).where(identities.c.study_key == damaged)
+        connection.execute(row.values(sealed=sa.func.set_byte(identities.c.sealed, 20, 0)))
+        connection.execute(row.values(sealed=sa.func.set_byte(identities.c.sealed, 21, 0)))
+    said = vault.of_name("zoë", [damaged], "user:anna", "whose studies are here?")
+    assert (set(said.found), said.damaged, said.others) == ({KEY, later}, [damaged], 0)
+    with engine.connect() as connection:
+        (record,) = connection.execute(sa.select(audit_log).where(audit_log.c.action == "identity.search"))
+    assert (record.detail["opened"], record.detail["damaged"]) == (2, [damaged])
+
+
+def test_a_search_looks_beyond_the_list_and_says_where_it_stopped(vault: Vault) -> None:
+    listed, newest = "A" * 26, "N" * 26
+    for key in (listed, "M" * 26, newest):
+        vault.store(key, FULL)
+    said = vault.of_name("zoë", [listed], "user:anna", "whose studies are here?", most=2)
+    assert (said.found, said.others) == ([listed, newest], 1)
 
 
 def test_an_unknown_study_is_a_clear_error_and_no_reading(vault: Vault, audit: Audit) -> None:

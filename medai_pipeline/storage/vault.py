@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, Engine, Row
 from sqlalchemy.dialects.postgresql import insert
 
-from medai_pipeline.errors import ObjectCorrupt, StorageError
+from medai_pipeline.errors import ObjectCorrupt, SettingsError, StorageError, StudyForgotten
 from medai_pipeline.records import Identity
 from medai_pipeline.storage.audit import Audit
 from medai_pipeline.storage.keyring import KeySource
@@ -28,7 +28,17 @@ from medai_pipeline.storage.keys import key_id
 from medai_pipeline.storage.secrets import StudySecrets
 from medai_pipeline.storage.tables import identities
 
+MOST_OPENED = 2000  # by one search for a name: some seconds
 _BY_SITE, _BY_STUDY = b"\x01", b"\x02"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundByName:
+    """Study keys: `found`, and `damaged` ones that nobody can be found in. `others` were not looked at: they are too many."""
+
+    found: list[str]
+    damaged: list[str]
+    others: int
 
 
 class Vault:
@@ -71,22 +81,31 @@ class Vault:
             self._audit.append_in(connection, actor, "identity.read", study_key, {"purpose": purpose})
         return identity
 
-    def of_name(self, name: str, study_keys: Iterable[str], actor: str, purpose: str) -> list[str]:
-        """Those of `study_keys` whose patient's name has a word that begins with each word of `name`, in any case.
+    def of_name(
+        self, name: str, first: Iterable[str], actor: str, purpose: str, most: int = MOST_OPENED
+    ) -> FoundByName:
+        """Studies whose patient's name has a word that begins with each word of `name`, in any case.
 
-        Every one of them is opened for that: one record says how many, and which were found.
+        Every identity is opened for that, those of `first` first, then the newest; at most `most`. One record says how many,
+        which were found, and which could not be opened: those are passed over.
         """
-        wanted, found, opened = _words(name), [], 0
+        wanted, found, opened, damaged = _words(name), [], 0, []
         with self._engine.begin() as connection:
-            for key in study_keys if wanted else ():
-                identity = self._open(connection, key)
+            chosen, others = _to_search(connection, first, most) if wanted else ([], 0)
+            for key in chosen:
+                try:
+                    identity = self._open(connection, key)
+                except StudyForgotten:
+                    continue
+                except (StorageError, SettingsError):
+                    damaged.append(key)
+                    continue
                 opened += identity is not None
-                given = _words(identity.patient_name) if identity else []
-                if given and all(any(word.startswith(part) for word in given) for part in wanted):
+                if identity and _is_called(identity.patient_name, wanted):
                     found.append(key)
-            detail = {"purpose": purpose, "opened": opened, "found": found}
+            detail = {"purpose": purpose, "opened": opened, "found": found, "damaged": damaged}
             self._audit.append_in(connection, actor, "identity.search", "vault", detail)
-        return found
+        return FoundByName(found, damaged, others)
 
     def known(self, study_keys: Iterable[str]) -> set[str]:
         """Those of `study_keys` that have an identity. Nothing is opened, so nothing is recorded."""
@@ -153,6 +172,20 @@ class Vault:
             if key_id(key).hex() == row.key_id:
                 return key
         raise ObjectCorrupt(f"the identity of study {row.study_key} is sealed with another key: restore that key")
+
+
+def _to_search(connection: Connection, first: Iterable[str], most: int) -> tuple[list[str], int]:
+    """(study keys that have an identity: of `first`, then the newest; how many are left out)."""
+    query = sa.select(identities.c.study_key).order_by(identities.c.updated_at.desc(), identities.c.study_key)
+    known = list(connection.scalars(query))
+    early = set(first)
+    ordered = sorted(known, key=lambda key: key not in early)  # stable: the newest first among equals
+    return ordered[:most], max(0, len(ordered) - most)
+
+
+def _is_called(name: str, wanted: Iterable[str]) -> bool:
+    given = _words(name)
+    return all(any(word.startswith(part) for word in given) for part in wanted)
 
 
 def _words(name: str) -> list[str]:

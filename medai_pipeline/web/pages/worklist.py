@@ -71,12 +71,18 @@ class Person(BaseModel):
 def person(
     request: Request, asked: Person, principal: Annotated[Principal, Depends(needs(Permission.IDENTITIES_READ))]
 ) -> dict[str, Any]:
-    """The studies of a person: by Patient ID, else by name among the studies of the list. Both are recorded by the vault."""
+    """The studies of a person: by Patient ID, else by name, those of the list first. Both are recorded by the vault.
+
+    `damaged`: identities that could not be read; `others`: how many were not looked into.
+    """
     services: Services = request.app.state.services
     rows = {row.study_key: row for row in snapshots(request).get(FRESH_S).rows}
-    found = services.vault.of_patient(asked.person, principal.actor, PURPOSE)
-    found = found or services.vault.of_name(asked.person, rows, principal.actor, PURPOSE)
-    return {"studies": [{"study_key": key, "words": _words(rows.get(key))} for key in found]}
+    found, damaged, others = services.vault.of_patient(asked.person, principal.actor, PURPOSE), 0, 0
+    if not found:
+        named = services.vault.of_name(asked.person, rows, principal.actor, PURPOSE)
+        found, damaged, others = named.found, len(named.damaged), named.others
+    studies = [{"study_key": key, "words": _words(rows.get(key))} for key in found]
+    return {"studies": studies, "damaged": damaged, "others": others}
 
 
 def snapshots(request: Request) -> Snapshots:

@@ -171,13 +171,17 @@ document.querySelector('#person')?.addEventListener('submit', async (event) => {
   const field = event.target.elements.person;
   try {
     const answer = await ask('/worklist/person', { method: 'POST', body: { person: field.value } });
-    const { studies } = await answer.json();
-    found.replaceChildren(...(studies.length ? studies.map(link) : ['No study of this person is in this list. For older ones give the whole Patient ID.']));
+    const { studies, damaged, others } = await answer.json();
+    found.replaceChildren(...(studies.length ? studies.map(link) : [line('No study of this person was found.')]));
+    if (damaged) found.append(line(`${damaged === 1 ? 'One identity' : `${damaged} identities`} could not be read, and may be of this person: tell whoever runs this; the audit chain names the study.`));
+    if (others) found.append(line(`${others} older studies were not looked into: give the whole Patient ID.`));
   } catch (error) {
     found.replaceChildren(error.message);
   }
   found.hidden = false;
 });
+
+const line = (words) => Object.assign(document.createElement('p'), { textContent: words });
 
 function link({ study_key: key, words }) {
   const item = document.createElement('p');
