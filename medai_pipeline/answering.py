@@ -29,7 +29,9 @@ def from_report(services: Services, request: Request) -> bool:
     """Ends the request with what the report that counts says already. False when it does not say that, or is not there."""
     report = services.catalogue.counting_report(request.study_key)
     image = services.catalogue.image(request.sop_instance_uid)
-    if report is None or image is None or image["revision"] > report["revision"]:
+    if report is None or image is None or image["revision"] != report["revision"]:
+        return False  # newer images are on their way, or the report is about the study without this one
+    if not _was_read(report["content"], request.sop_instance_uid):
         return False
     told = (_uncertainty_told if request.kind == UNCERTAINTY else _analysis_told)(services, request, report)
     if told is None:
@@ -64,6 +66,14 @@ def compute(services: Services, inference: Inference, request: Request, run_id: 
 
 
 # what a report says ------------------------------------------------------------------------------------------
+
+
+def _was_read(content: Mapping[str, Any], image: str) -> bool:
+    """Whether the model saw this image. Where images were sampled only those that the report names are known to be seen."""
+    told = (*content["quality"]["heatmaps"], *({"image": uid} for row in content["findings"] for uid in row["images"]))
+    if any(one["image"] == image for one in told):
+        return True
+    return all(one["subject"] != image and one["code"] != "sampled" for one in content["images"]["excluded"])
 
 
 def _analysis_told(services: Services, request: Request, report: Mapping[str, Any]) -> dict[str, Any] | None:

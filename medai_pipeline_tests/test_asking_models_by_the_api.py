@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from medai_pipeline.answering import _was_read
+from medai_pipeline.phantoms.studies import make_study
 from medai_pipeline.storage.requests import MOST_ATTEMPTS, UNCLAIMED
 from medai_pipeline.web.roles import Role
 from medai_pipeline_tests.web import API, Site
@@ -39,6 +41,31 @@ def test_what_the_report_says_is_answered_at_once(site: Site, reader: TestClient
     assert {m["method"] for m in told["result"]["heatmaps"]} == {"gradcam"}
     picture = reader.get(told["result"]["heatmaps"][0]["picture"])
     assert picture.status_code == 200 and picture.content.startswith(b"\x89PNG")
+
+
+def test_an_image_that_the_report_did_not_read_is_not_answered_by_it(site: Site, reader: TestClient) -> None:
+    study = make_study("chest-xray", 831, findings=("Pneumothorax",))
+    study.datasets[1].Modality, study.datasets[1].BodyPartExamined = "MG", "BREAST"
+    site.report(study)
+    row = site.services.catalogue.counting_report(site.key(study))
+    assert row and [one["code"] for one in row["content"]["images"]["excluded"]] == ["other-modality"]
+    read, unread = site.images(study)
+    for what in ("analyze", "uncertainty"):
+        params = {"generate_gradcam": False} if what == "analyze" else {}
+        assert asked(site, reader, what, read, **params)["result"]["source"] == "report"
+        told = asked(site, reader, what, unread, **params)
+        assert (told["state"], told["result"]) == ("failed", None) and "MG" in told["reason"]
+
+
+def test_of_sampled_images_only_those_that_a_report_names_are_known_to_be_read(site: Site) -> None:
+    row = site.services.catalogue.counting_report(site.key(site.volume))
+    assert row
+    content = row["content"]
+    sampled = {"subject": "", "code": "sampled", "reason": "of 6 images 3 were looked at, evenly spaced"}
+    content = {**content, "images": {**content["images"], "excluded": [sampled]}}
+    named = {uid for finding in content["findings"] for uid in finding["images"]}
+    assert named and all(_was_read(content, uid) for uid in named)
+    assert not _was_read(content, "2.25.1") and _was_read(row["content"], "2.25.1")
 
 
 def test_another_method_is_computed_and_recorded_and_the_report_stays(site: Site, reader: TestClient) -> None:
