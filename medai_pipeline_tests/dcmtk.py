@@ -65,11 +65,11 @@ class Archive:
 
 
 @contextmanager
-def archive(folder: Path, move_ae: str = "MEDAI", prefers: str = "+xy") -> Iterator[Archive]:
-    """`prefers`: the compressed transfer syntax that it takes beside the plain ones (an option of dcmqrscp)."""
+def archive(folder: Path, move_ae: str = "MEDAI", prefers: str = "+xy", move_port: int = 0) -> Iterator[Archive]:
+    """`move_port`: of this machine, 0 for a free one. `prefers`: the compressed transfer syntax that it takes beside the plain ones (an option of dcmqrscp)."""
     storage = folder / "archive"
     storage.mkdir()
-    running = Archive(free_port(), storage, move_ae, free_port(), folder / "dcmqrscp.log")
+    running = Archive(free_port(), storage, move_ae, move_port or free_port(), folder / "dcmqrscp.log")
     host = f"ours = ({move_ae}, 127.0.0.1, {running.move_port})"
     configuration = folder / "dcmqrscp.cfg"
     configuration.write_text(CONFIGURATION.format(port=running.port, hosts=host, title=ARCHIVE, folder=storage))

@@ -6,15 +6,19 @@ import io
 import json
 import logging
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from medai_pipeline.phantoms.studies import make_study
+from medai_pipeline.pacs.store import store_many
+from medai_pipeline.phantoms.studies import make_study, to_bytes
 from medai_pipeline.records import StudyState
 from medai_pipeline.web import app as application
 from medai_pipeline.web.roles import PERMISSIONS, Permission, Role
+from medai_pipeline_tests.dcmtk import archive
+from medai_pipeline_tests.orthanc import RunningOrthanc
 from medai_pipeline_tests.test_logging_in import audited, everything
 from medai_pipeline_tests.web import API, Site
 
@@ -178,6 +182,42 @@ def test_a_study_left_alone_as_history_is_taken_up_when_a_person_asks(site: Site
     taken = engineer.post(f"{API}/orthanc/studies/{found['id']}/retrieve")
     assert taken.status_code == 202 and taken.json() == {"study_key": key, "state": "receiving", "new": True}
     assert site.services.lifecycle.is_known(key)
+
+
+def test_a_study_that_another_node_holds_is_fetched_by_c_move_and_taken_up(
+    site: Site, orthanc: RunningOrthanc, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    study, services = make_study("chest-xray", 833, rows=64, columns=64), site.services
+    uid, key = str(study.datasets[0].StudyInstanceUID), site.key(study)
+    reader, engineer = site.caller(Role.RADIOLOGIST, name="ann"), site.caller(Role.ENGINEER, name="eng")
+    title = services.orthanc.system()["DicomAet"]
+    with archive(tmp_path, title, move_port=orthanc.dicom_port) as other:
+        assert all(one.stored for one in store_many(other.node, [to_bytes(dataset) for dataset in study.datasets]))
+        services.orthanc.add_modality("elsewhere", other.node)
+        try:
+
+            def retrieve(caller: TestClient, name: str, node: str) -> Any:
+                return caller.post(f"{API}/orthanc/studies/{name}/retrieve", json={"modality": node})
+
+            assert retrieve(reader, uid, "nowhere").status_code == 422
+            assert retrieve(engineer, uid, "elsewhere").status_code == 422  # who may not know whom it is about
+            assert retrieve(reader, key, "elsewhere").status_code == 422
+            missing = retrieve(reader, "2.25.1", "elsewhere")
+            assert missing.status_code == 404 and "no study of this UID" in missing.json()["detail"]
+            assert not services.orthanc.find_studies(uid)
+            taken = retrieve(reader, uid, "elsewhere")
+        finally:
+            services.orthanc.remove_modality("elsewhere")
+    assert taken.status_code == 202 and taken.json() == {"study_key": key, "state": "receiving", "new": True}
+    (held,) = services.orthanc.find_studies(uid)
+    assert held.instance_count == len(study.datasets)
+    assert services.lifecycle.is_known(key)  # also one so old that it would be left alone as history
+    assert ("user:ann", "study.retrieved", key) in audited(services)
+    ours_said = [
+        record.getMessage() for record in caplog.records if not record.name.startswith("httpx")
+    ]  # the caller's
+    assert ours_said and uid not in " ".join(ours_said) + everything(services)
 
 
 def site_bytes(dataset: Any) -> bytes:

@@ -138,13 +138,12 @@ def retrieve(
             services.orthanc.retrieve(modality, "study", {"StudyInstanceUID": id})
         except PacsNotFound as error:
             raise NotFound("that node has no study of this UID") from error
-        key = services.keys.study_key(id)
-        services.audit.append(principal.actor, "study.retrieved", key, {"from": modality})
-        return {"study_key": key, "state": "receiving"}
-    key, orthanc_ids = _find(services, principal, id, "take up a study of the PACS")
-    uid = services.pacs.study(orthanc_ids[0]).study_instance_uid
-    new = take_up(services.watch, uid, services.now())
-    services.audit.append(principal.actor, "study.retrieved", key, {"from": "pacs"})
+        key, uid = services.keys.study_key(id), id
+    else:
+        key, orthanc_ids = _find(services, principal, id, "take up a study of the PACS")
+        uid = services.pacs.study(orthanc_ids[0]).study_instance_uid
+    new = take_up(services.watch, uid, services.now())  # however old it is: a person asks for it
+    services.audit.append(principal.actor, "study.retrieved", key, {"from": modality or "pacs"})
     row = services.catalogue.study(key)
     return {"study_key": key, "state": row["state"] if row else "receiving", "new": new}
 
