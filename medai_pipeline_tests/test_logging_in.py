@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
 from sqlalchemy import make_url
 from starlette.requests import Request
@@ -16,7 +17,8 @@ from starlette.requests import Request
 from medai_pipeline.errors import StorageError
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
-from medai_pipeline.storage.sessions import WINDOW
+from medai_pipeline.storage.sessions import SEEN_EVERY, WINDOW
+from medai_pipeline.storage.web_tables import sessions
 from medai_pipeline.web.app import create_app
 from medai_pipeline.web.authentication import COOKIE, MOST_BY_ADDRESS
 from medai_pipeline.web.login import MOST_BY_NAME, MOST_BY_NAME_AND_ADDRESS, MOST_FROM_BUSY_ADDRESS
@@ -193,11 +195,31 @@ def test_a_session_ends_when_nothing_is_asked_and_in_any_case(services: Services
     assert services.sessions.find(secret, now + idle / 2)
     assert services.sessions.find(secret, now + idle * 1.4)  # it was seen meanwhile
     assert services.sessions.find(secret, now + idle * 3) is None
+    alone = services.sessions.open("ann", None, now)  # its page asks by itself, and nobody is there
+    assert services.sessions.find(alone, now + idle * 0.9, attended=False)
+    assert services.sessions.find(alone, now + idle * 1.1, attended=False) is None
     busy, at = services.sessions.open("ann", None, now), now
     while at < now + longest - idle / 2:
         assert services.sessions.find(busy, at)
         at += idle / 2
     assert services.sessions.find(busy, now + longest) is None
+
+
+def test_what_a_page_asks_by_itself_keeps_nobody_logged_in(app: FastAPI, services: Services) -> None:
+    add_user(services, "ann", Role.VIEWER)
+    client = browser(app)
+    log_in(client, "ann")
+
+    def seen_after(headers: dict[str, str]) -> bool:
+        """Whether a request with these headers counts as somebody's presence."""
+        earlier = services.now() - 2 * SEEN_EVERY
+        with services.engine.begin() as connection:
+            connection.execute(sa.update(sessions).values(seen_at=earlier))
+        assert client.get(f"{API}/me", headers=headers).status_code == 200
+        with services.engine.connect() as connection:
+            return connection.scalar(sa.select(sessions.c.seen_at)) != earlier
+
+    assert seen_after({}) and not seen_after({"X-Unattended": "1"})
 
 
 def test_who_is_disabled_is_out_at_once_and_other_roles_count_at_once(app: FastAPI, services: Services) -> None:

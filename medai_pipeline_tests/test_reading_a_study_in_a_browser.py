@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from pydicom.pixels import apply_windowing
 
-from medai_pipeline.storage.tables import annotations, audit_log, reviews
+from medai_pipeline.storage.tables import annotations, audit_log, inference_results, reviews, studies
 from medai_pipeline.storage.web_tables import priority_overrides
 from medai_pipeline_tests.browser import NewPage, complaints, forget_refusals
 from medai_pipeline_tests.dicom_objects import image
@@ -309,6 +309,193 @@ def test_a_decision_by_keys_alone_is_kept_and_audited_and_the_next_study_comes(p
     page.keyboard.press("n")
     page.wait_for_url(lambda url: key not in url and "/studies/" in url)
     assert key not in [row.study_key for row in room.services.worklist.unread()]
+
+
+def test_a_report_is_accepted_by_two_keys(page: Page, reading_room: ReadingRoom):
+    room, key = reading_room, reading_room.keys["pneumothorax"]
+    room.open(page, "pneumothorax")
+    page.keyboard.press("a")
+    with page.expect_response(lambda r: r.url.endswith("/review")):
+        page.keyboard.press("Control+Enter")
+    expect(page.locator("#decided")).to_contain_text("accepted")
+    (row,) = rows_of(room, reviews)
+    assert (row.decision, row.note, row.report_id) == ("accepted", "", room.services.history.counting(key))
+    page.reload()
+    expect(page.locator("#decided")).to_contain_text("accepted by rita")
+
+
+def test_an_older_model_version_stands_beside_the_newer_one(page: Page, reading_room: ReadingRoom):
+    room, key = reading_room, reading_room.keys["consolidation"]
+    (now,) = rows_of(room, inference_results, study_key=key)
+    said = [
+        {**row, "probability": 0.25 if row["label"] == "Consolidation" else row["probability"]}
+        for row in now.result["findings"]
+    ]
+    older = {name: getattr(now, name) for name in ("study_key", "revision", "inputs_digest", "run_id", "created_at")}
+    more = {"model_name": now.model_name, "model_version": "0", "weights_sha256": "0" * 64, "role": "primary"}
+    (present,) = [
+        row["probability"] for row in room.content("consolidation")["findings"] if row["label"] == "Consolidation"
+    ]
+    try:
+        with room.services.engine.begin() as connection:
+            connection.execute(
+                sa.insert(inference_results).values(**older, **more, result={**now.result, "findings": said})
+            )
+        room.open(page, "consolidation")
+        versions = page.locator("details", has_text="Model versions (2)")
+        versions.locator("summary").click()
+        expect(versions).to_contain_text(f"{now.model_name}@{now.model_version} in the report")
+        expect(versions).to_contain_text(f"{now.model_name}@0 primary")
+        row = versions.get_by_role("row", name="Consolidation")
+        expect(row).to_contain_text("25%")
+        expect(row).to_contain_text(f"{(present - 0.25) * 100:+.0f} points")
+    finally:
+        with room.services.engine.begin() as connection:
+            connection.execute(sa.text("SET LOCAL session_replication_role = replica"))  # append-only triggers rest
+            connection.execute(sa.delete(inference_results).where(inference_results.c.weights_sha256 == "0" * 64))
+
+
+def test_a_newer_report_is_said_and_nothing_is_asked_while_the_page_is_hidden(page: Page, reading_room: ReadingRoom):
+    room, key = reading_room, reading_room.keys["consolidation"]
+    page.add_init_script("const real = setInterval; setInterval = (deed, ms) => real(deed, ms === 15000 ? 50 : ms)")
+    asked: list[Any] = []
+    page.on("request", lambda request: asked.append(request) if request.url.endswith("/news") else None)
+    room.open(page, "consolidation")
+    with page.expect_response("**/news"):
+        pass
+    assert asked[-1].headers["x-unattended"] == "1"
+    page.keyboard.press("ArrowDown")
+    with page.expect_request(lambda r: r.url.endswith("/news") and "x-unattended" not in r.headers):
+        pass
+    page.evaluate("Object.defineProperty(document, 'hidden', { get: () => true, configurable: true })")
+    before = len(asked)
+    page.evaluate("new Promise((done) => setTimeout(done, 500))")
+    assert len(asked) - before <= 1  # one may have been on its way
+    expect(page.locator("#news")).to_be_empty()
+    mine, other = room.services.history.counting(key), room.services.history.counting(room.keys["prior"])
+    turn = sa.update(studies).where(studies.c.study_key == key)
+    try:
+        with room.services.engine.begin() as connection:
+            connection.execute(turn.values(report_id=other))
+        page.evaluate("delete document.hidden")
+        news = page.get_by_role("status").filter(has_text="A newer report of this study is there.")
+        expect(news).to_have_attribute("aria-live", "polite")
+        before = len(asked)
+        page.evaluate("new Promise((done) => setTimeout(done, 300))")
+        assert len(asked) - before <= 1  # it is said once
+    finally:
+        with room.services.engine.begin() as connection:
+            connection.execute(turn.values(report_id=mine))
+    news.get_by_role("link").click()
+    page.wait_for_selector("canvas[data-state=shown]")
+    expect(page.locator("#news")).to_be_empty()
+
+
+def coloured(page: Page) -> int:
+    """How many pixels of the canvas are no grey: heat, letters, the scale."""
+    return int((np.ptp(canvas_pixels(page).astype(int), axis=2) > 25).sum())
+
+
+class Late:
+    """Answers that are kept back: `open` lets later ones pass, `let_go` those that wait, too."""
+
+    def __init__(self, page: Page, addresses: str) -> None:
+        self.waiting: list[Route] = []
+        self.open = False
+        page.route(addresses, self._answer)
+
+    def _answer(self, route: Route) -> None:
+        if self.open:
+            route.continue_()
+        else:
+            self.waiting.append(route)
+
+    def let_go(self) -> None:
+        self.open = True
+        for route in self.waiting:
+            route.continue_()
+        self.waiting.clear()
+
+
+def forget_frames(page: Page) -> None:
+    """The page fetches every image anew."""
+    page.evaluate("medaiViewer.frames = new medaiViewer.frames.constructor(medaiViewer.frames.address)")
+
+
+def test_heat_that_comes_late_never_lies_on_another_image(page: Page, reading_room: ReadingRoom):
+    reading_room.open(page, "consolidation")
+    page.wait_for_function("medaiViewer.heat !== null")
+    page.keyboard.press("x")  # boxes are on their own image by themselves
+    hot, warm = shown_uid(page), coloured(page)
+    heat = Late(page, "**/heat/*")
+    with page.expect_request("**/heat/*"):
+        page.locator("#heat").dispatch_event("change")
+    page.keyboard.press("ArrowUp")
+    page.wait_for_function("(uid) => medaiViewer.image.uid !== uid", arg=hot)
+    page.wait_for_selector("canvas[data-state=shown]")
+    other, plain = shown_uid(page), coloured(page)
+    assert plain < warm / 2
+    forget_frames(page)  # back to the image with heat: its values come late, too, and its heat before them
+    frames = Late(page, "**/frames/**")
+    with page.expect_request(f"**/frames/{hot}/*"):
+        page.keyboard.press("ArrowDown")
+    with page.expect_response("**/heat/*"):
+        heat.let_go()
+    drawn(page)
+    assert (shown_uid(page), page.evaluate("medaiViewer.heat"), coloured(page)) == (other, None, plain)
+    assert page.locator("#canvas").get_attribute("data-state") == "loading"
+    frames.let_go()
+    page.wait_for_function("(uid) => medaiViewer.image.uid === uid && medaiViewer.heat !== null", arg=hot)
+    assert coloured(page) > plain * 2
+
+
+def test_values_that_come_late_are_not_shown_over_what_is_looked_at_now(page: Page, reading_room: ReadingRoom):
+    reading_room.open(page, "consolidation")
+    page.keyboard.press("Home")
+    expect(page.locator("#where")).to_have_text("1 of 6")
+    page.wait_for_selector("canvas[data-state=shown]")
+    first, words = shown_uid(page), page.locator("#note-image").inner_text()
+    forget_frames(page)
+    frames = Late(page, "**/frames/**")
+    with page.expect_request("**/frames/**"):
+        page.keyboard.press("ArrowDown")
+    expect(page.locator("#where")).to_have_text("2 of 6")
+    drawn(page)
+    assert shown_uid(page) == first and page.locator("#note-image").inner_text() == words  # it names what is seen
+    frames.open = True
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector("canvas[data-state=shown]")
+    third, picture = shown_uid(page), canvas_pixels(page)
+    late = frames.waiting[0].request.url
+    with page.expect_response(late):
+        frames.let_go()
+    drawn(page)
+    assert shown_uid(page) == third != first and third not in late
+    np.testing.assert_array_equal(canvas_pixels(page), picture)
+
+
+def test_a_film_is_not_shown_through_the_window_of_the_film_before(page: Page, reading_room: ReadingRoom):
+    """Two films of one series are exposed apart, each with a window of its own; slices of a volume are not."""
+    reading_room.open(page, "pneumothorax")
+    films = page.evaluate(
+        "JSON.parse(document.querySelector('#study-data').textContent).series.map((one) => one.images[0].uid)"
+    )
+    shown = """async (uids) => {
+      const { first } = await import('/static/window.js');
+      const images = uids.map((uid) => ({ uid, frame: 1, frames: 1, number: 1 }));
+      await medaiViewer.show(images[0], 'one series');
+      medaiViewer.setWindow({ centre: 10, width: 20, function: 'LINEAR' });
+      await medaiViewer.show(images[1], 'one series');
+      return [medaiViewer.window, first(medaiViewer.frame, medaiViewer.part)];
+    }"""
+    window, own = page.evaluate(shown, films[:2])
+    assert window == own
+    reading_room.open(page, "consolidation")
+    slices = page.evaluate(
+        "JSON.parse(document.querySelector('#study-data').textContent).series[0].images.map((one) => one.uid)"
+    )
+    window, own = page.evaluate(shown, slices[:2])
+    assert (window["centre"], window["width"]) == (10, 20) and window != own
 
 
 def test_an_edit_says_what_is_really_there(page: Page, reading_room: ReadingRoom):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -12,7 +13,8 @@ from playwright.sync_api import Page, expect
 
 from medai_pipeline.reading_list import reading_list
 from medai_pipeline.records import StudyState
-from medai_pipeline.storage.tables import audit_log, studies
+from medai_pipeline.storage.opinions import NONE
+from medai_pipeline.storage.tables import audit_log, deliveries, identities, studies
 from medai_pipeline_tests.browser import NewPage, complaints, forget_refusals
 from medai_pipeline_tests.many_studies import add_studies
 from medai_pipeline_tests.reading_room import ReadingRoom
@@ -149,6 +151,65 @@ def test_a_person_is_found_by_patient_id_and_the_asking_is_recorded(page: Page, 
         records = connection.execute(sa.select(audit_log).where(audit_log.c.action == "identity.find")).all()
     assert records[-1].actor == "user:rita"
     assert patient not in json.dumps([str(value) for value in records[-1]])
+
+
+def test_a_damaged_identity_is_said_and_the_search_goes_on(page: Page, reading_room: ReadingRoom):
+    services, key = reading_room.services, reading_room.keys["consolidation"]
+    name = str(reading_room.studies["pneumothorax"].datasets[0].PatientName).partition("^")[0]
+    mine = identities.c.study_key == key
+    with services.engine.begin() as connection:
+        sealed = connection.scalar(sa.select(identities.c.sealed).where(mine))
+        assert sealed
+        connection.execute(sa.update(identities).where(mine).values(sealed=sealed[:-1] + bytes([sealed[-1] ^ 1])))
+    try:
+        page.fill("#by-person", name)
+        page.get_by_role("button", name="Find").click()
+        expect(page.locator("#found")).to_contain_text("One identity could not be read")
+        assert reading_room.keys["pneumothorax"] in page.locator("#found a").all_inner_texts()
+    finally:
+        with services.engine.begin() as connection:
+            connection.execute(sa.update(identities).where(mine).values(sealed=sealed))
+
+
+def test_a_persons_priority_changes_the_order(page: Page, reading_room: ReadingRoom):
+    services = reading_room.services
+    first, *_, last = keys_shown(page)[1:]
+    expect(page.locator(f"#s-{first}")).to_contain_text("critical")
+    try:
+        for key, priority in ((last, "critical"), (first, "routine")):
+            services.opinions.prioritize(key, priority, "seen by a person", "user:rita", NONE, services.now())
+        page.wait_for_function(
+            "([one, other]) => { const keys = [...document.querySelectorAll('#rows tr')].map((row) => row.id);"
+            " return keys.indexOf(`s-${one}`) < keys.indexOf(`s-${other}`); }",
+            arg=[last, first],
+        )
+        expect(page.locator(f"#s-{last} .priority")).to_have_text("critical")
+        expect(page.locator(f"#s-{last}")).to_contain_text("priority by rita")
+        expect(page.locator(f"#s-{first} .priority")).to_have_text("routine")
+        assert keys_shown(page)[1] == last
+    finally:
+        reading_room.forget_opinions()
+
+
+def test_a_failed_delivery_is_said_in_the_list_and_on_the_study_page(page: Page, reading_room: ReadingRoom):
+    services, key, now = reading_room.services, reading_room.keys["prior"], reading_room.services.now()
+    row = {
+        "id": uuid4(), "report_id": services.history.counting(key), "destination": "ARCHIVE", "sop_instance_uids": [],
+        "state": "failed", "reason": "it refuses the SOP class (0122H)", "attempts": 10, "created_at": now, "updated_at": now,
+    }  # fmt: skip
+    with services.engine.begin() as connection:
+        connection.execute(sa.insert(deliveries).values(**row))
+    try:
+        expect(page.locator(f"#s-{key}")).to_contain_text("not delivered to ARCHIVE: it refuses the SOP class")
+        page.goto(f"{reading_room.url}/?show=undelivered")
+        assert keys_shown(page) == [key]
+        reading_room.open(page, "prior")
+        expect(page.locator(".panel")).to_contain_text(
+            "Not delivered to ARCHIVE. it refuses the SOP class (0122H) (10 tries)"
+        )
+    finally:
+        with services.engine.begin() as connection:
+            connection.execute(sa.delete(deliveries).where(deliveries.c.id == row["id"]))
 
 
 def test_who_may_not_know_names_is_not_asked_for_any(new_page: NewPage, reading_room: ReadingRoom):

@@ -133,6 +133,16 @@ class History:
         )
         return [StoredReport(**row) for row in self._mappings(query)]
 
+    def counting(self, study_key: str) -> UUID | None:
+        """The report that counts of the newest reported revision."""
+        query = (
+            sa.select(studies.c.report_id)
+            .where(studies.c.study_key == study_key, studies.c.report_id.is_not(None))
+            .order_by(studies.c.revision.desc())
+            .limit(1)
+        )
+        return next((row["report_id"] for row in self._mappings(query)), None)
+
     def answers(self, study_key: str) -> list[Answer]:
         """The last answer of each model version about each revision, the newest first."""
         newest = (

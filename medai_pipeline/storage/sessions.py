@@ -50,8 +50,8 @@ class Sessions:
             )
         return secret
 
-    def find(self, secret: str, now: datetime) -> Session | None:
-        """The session, seen now; None when it has ended, or its user is disabled."""
+    def find(self, secret: str, now: datetime, attended: bool = True) -> Session | None:
+        """The session, seen now where somebody is there; None when it has ended, or its user is disabled."""
         mine = sessions.c.token_sha256 == digest(secret)
         query = (
             sa.select(sessions, users.c.roles.label("user_roles"), users.c.disabled)
@@ -62,7 +62,7 @@ class Sessions:
             row = connection.execute(query).first()
             if row is None or row.disabled or (row.roles is None and row.user_roles is None):
                 return None
-            if now - row.seen_at > min(SEEN_EVERY, self._idle / 4):
+            if attended and now - row.seen_at > min(SEEN_EVERY, self._idle / 4):
                 connection.execute(sa.update(sessions).where(mine).values(seen_at=now))
         return Session(
             row.name, tuple(row.user_roles if row.roles is None else row.roles), row.roles is None, row.ends_at

@@ -14,6 +14,7 @@ from medai_pipeline.web.roles import Principal, roles_of
 from medai_pipeline.web.whence import address
 
 COOKIE = "medai_session"
+UNATTENDED = "x-unattended"  # sent by a page that asks by itself: it does not count as somebody's presence
 CSRF_HEADER = "x-csrf-token"
 CSRF_FIELD = "csrf_token"
 MOST_BY_ADDRESS = 100  # failures within `sessions.WINDOW`: one address may be many people
@@ -36,7 +37,8 @@ def authenticate(request: Request) -> Caller:
     if given is not None:
         return _by_token(request, services, given)
     secret = request.cookies.get(COOKIE)
-    session = services.sessions.find(secret, services.now()) if secret else None
+    attended = UNATTENDED not in request.headers
+    session = services.sessions.find(secret, services.now(), attended) if secret else None
     if secret is None or session is None:
         raise NotLoggedIn("nobody is logged in, or the login has ended: log in at /login, or send a bearer token")
     token = csrf_token(secret)

@@ -15,7 +15,7 @@ from medai_pipeline.records import Priority
 from medai_pipeline.services import Services
 from medai_pipeline.web.access import Permission, Principal, needs
 from medai_pipeline.web.pages.frames import StudyKey
-from medai_pipeline.web.pages.study_view import StudyView, for_viewer, study_view
+from medai_pipeline.web.pages.study_view import StudyView, for_viewer, study_view, told
 from medai_pipeline.web.pages.worklist_rows import spoken
 from medai_pipeline.web.templating import page
 
@@ -43,6 +43,16 @@ def viewer(
     """What a viewer of the study's images needs: to show it beside another one."""
     services: Services = request.app.state.services
     return for_viewer(study_view(services, study_key), principal.may(Permission.ANNOTATE))
+
+
+@router.get("/studies/{study_key}/news")
+def news(request: Request, study_key: StudyKey, _: Reader) -> dict[str, Any]:
+    """What a page that is open compares with what it shows."""
+    services: Services = request.app.state.services
+    state = services.lifecycle.study(study_key)
+    if state is None:
+        raise NotFound("no study with this key is known here (any more)")
+    return told(state, services.history.counting(study_key))
 
 
 @router.post("/studies/{study_key}/identity")

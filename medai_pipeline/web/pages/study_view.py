@@ -184,6 +184,11 @@ def _compared(row: Mapping[str, Any], now: Mapping[str, float]) -> dict[str, Any
     }
 
 
+def told(state: StudyRow, report_id: object) -> dict[str, Any]:
+    """What is new when it differs: the report that counts, and how far the latest revision has come."""
+    return {"report": str(report_id or ""), "state": state.state.value, "revision": state.revision}
+
+
 def for_viewer(view: StudyView, may_annotate: bool) -> dict[str, Any]:
     """What the page's script needs, as JSON."""
     content = view.content
@@ -191,6 +196,7 @@ def for_viewer(view: StudyView, may_annotate: bool) -> dict[str, Any]:
         "studyKey": view.study_key,
         "revision": view.revision,
         "reportId": str(view.report.id) if view.report else "",
+        "news": told(view.state, view.report.id if view.report else None),
         "lastDecision": str(view.decision.id) if view.decision else NONE,
         "lastPriority": str(view.override.id) if view.override else NONE,
         "part": named_in(content["body_part"]) if content and content["body_part"] else "",

@@ -29,6 +29,16 @@ export async function ask(address, { method = 'GET', body, headers = {}, signal 
   throw await problemOf(answer);
 }
 
+let attended = false; // whether somebody has touched the page since it last asked by itself
+for (const deed of ['keydown', 'pointerdown', 'wheel']) addEventListener(deed, () => { attended = true; }, { capture: true, passive: true });
+
+// What a page asks by itself, again and again: it keeps nobody logged in who is not there.
+export function askUnattended(address, options = {}) {
+  const headers = { ...options.headers, ...(attended ? {} : { 'X-Unattended': '1' }) };
+  attended = false;
+  return ask(address, { ...options, headers });
+}
+
 async function problemOf(answer) {
   if (answer.status === 401 || answer.type === 'opaqueredirect') {
     return new Problem('', 'Your session has ended. Load the page again and sign in.', 401);

@@ -4,6 +4,7 @@ import { beside } from './beside.js';
 import { Drawings } from './drawings.js';
 import { heat } from './heat.js';
 import { helpKeys, typing } from './keys.js';
+import { watch } from './news.js';
 import { Panel } from './panel.js';
 import { framesOf, wordsOf } from './series.js';
 import { Tools } from './tools.js';
@@ -16,6 +17,7 @@ const canvas = $('#canvas');
 
 const series = framesOf(data);
 let at = { series: 0, index: 0 };
+let turn = 0; // counts what was asked to be shown: an answer that comes late, and is not the last, changes nothing
 let shownHeat = null; // the heatmap chosen, drawn or not
 
 const panel = new Panel(data);
@@ -39,10 +41,13 @@ async function show(where) {
   if (image !== viewer.image) tools.cancel(); // what is half drawn belongs to the image it was begun on
   controls(one, image);
   canvas.dataset.state = 'loading';
+  const mine = (turn += 1);
   const good = await viewer.show(image, one.uid);
-  if (image !== current()) return;
+  if (mine !== turn) return;
+  $('#note-image').textContent = wordsOf(one, image); // it names what is seen, not what is on its way
   if (good) presets();
   await layHeat();
+  if (mine !== turn) return;
   trouble(viewer.problem);
   canvas.dataset.state = good ? 'shown' : 'failed';
   ahead(one);
@@ -69,7 +74,6 @@ function controls(one, image) {
   Object.assign(slider, { max: one.frames.length, value: at.index + 1, disabled: one.frames.length < 2 });
   slider.setAttribute('aria-valuetext', `image ${at.index + 1} of ${one.frames.length}`);
   $('#where').textContent = one.frames.length > 1 ? `${at.index + 1} of ${one.frames.length}` : '';
-  $('#note-image').textContent = wordsOf(one, image);
   for (const button of $('#series').children) button.setAttribute('aria-pressed', String(Number(button.dataset.series) === at.series));
   ticks(one);
 }
@@ -91,7 +95,7 @@ async function layHeat() {
   if (!wanted?.drawn || wanted.image !== image?.uid || wanted.frame !== image.frame) return;
   try {
     const laid = await heat(`/studies/${data.studyKey}/reports/${data.reportId}/heat/${wanted.number}`);
-    if (image !== current() || wanted !== shownHeat) return;
+    if (image !== current() || image !== viewer.image || wanted !== shownHeat) return; // on its own image, or not at all
     viewer.heat = laid;
     viewer.redraw();
   } catch (error) {
@@ -145,8 +149,9 @@ viewer.addEventListener('drawn', () => {
   const unit = frame.modality === 'CT' ? ' HU' : '';
   const words = !window ? 'colour' : window.table ? "the image's own table" : `level ${round(window.centre)}${unit}, width ${round(window.width)}${unit}`;
   $('#note-window').textContent = [`${words}${viewer.inverted ? ', inverted' : ''}`, `zoom ${Math.round(view.scale * 100)} %`, frame.position_mm === null ? '' : `${frame.axis} ${frame.position_mm.toFixed(1)} mm`].filter(Boolean).join('\n');
-  const one = series[at.series];
-  canvas.setAttribute('aria-label', `${one.words}, image ${at.index + 1} of ${one.frames.length}. ${words}.${viewer.heat && viewer.showHeat ? ` Heat of ${shownHeat.label}.` : ''}`);
+  const place = placeOf(viewer.image.uid, viewer.image.frame) ?? at;
+  const one = series[place.series];
+  canvas.setAttribute('aria-label', `${one.words}, image ${place.index + 1} of ${one.frames.length}. ${words}.${viewer.heat && viewer.showHeat ? ` Heat of ${shownHeat.label}.` : ''}`);
   $('[data-does="invert"]').setAttribute('aria-pressed', String(viewer.inverted));
 });
 
@@ -244,6 +249,7 @@ function begin() {
   if (shown && placeOf(shown.image, shown.frame)) chooseHeat(shown.number);
   else show({ series: 0, index: Math.floor((series[0]?.frames.length ?? 1) / 2) });
   canvas.focus({ preventScroll: true });
+  watch(data, $('#news'));
   window.medaiViewer = viewer; // for whoever looks into the page: nothing here that its bytes do not say
 }
 

@@ -35,7 +35,8 @@ export class Viewer extends EventTarget {
     new ResizeObserver(() => this.#resized()).observe(canvas);
   }
 
-  // Shows an image when its values are here; a later call wins. The window of a series stays from slice to slice.
+  // Shows an image when its values are here; a later call wins. The window stays from slice to slice and from
+  // frame to frame; two films of a series are exposed apart, and each begins with its own.
   async show(image, series) {
     this.wanted = image; // what is seen, and drawn on, stays the image before until this one is here
     this.heat = null;
@@ -48,9 +49,10 @@ export class Viewer extends EventTarget {
     }
     if (this.wanted !== image) return false;
     const same = this.frame?.rows === frame?.rows && this.frame?.columns === frame?.columns;
+    const kept = series === this.#series && frame && (frame.position_mm !== null || image.uid === this.image?.uid);
     Object.assign(this, { image, frame, problem });
     const lost = this.window?.table && !frame?.lut; // the window was the table of an image that has one
-    if (frame && (series !== this.#series || !this.window || lost)) this.#begin(series);
+    if (frame && (!kept || !this.window || lost)) this.#begin(series);
     else if (frame && !same) this.#fit();
     this.#paint();
     return !problem;

@@ -2,7 +2,7 @@
 // typed stay where they are. j, k, Enter, / and ? work wherever nothing is being typed.
 
 import * as api from './api.js';
-import { ask } from './net.js';
+import { ask, askUnattended } from './net.js';
 import { helpKeys, typing } from './keys.js';
 
 const EVERY = 4000;
@@ -21,11 +21,11 @@ const address = () => {
   return `/worklist/rows?${wanted}`;
 };
 
-async function refresh({ force = false } = {}) {
+async function refresh({ force = false, by = ask } = {}) {
   asking?.abort();
   const mine = (asking = new AbortController());
   try {
-    const answer = await ask(address(), { headers: { Accept: 'text/html', ...(force ? {} : { 'If-None-Match': tag }) }, signal: mine.signal });
+    const answer = await by(address(), { headers: { Accept: 'text/html', ...(force ? {} : { 'If-None-Match': tag }) }, signal: mine.signal });
     told('');
     if (answer.status !== 304) {
       tag = answer.headers.get('ETag') ?? '';
@@ -190,7 +190,7 @@ function link({ study_key: key, words }) {
   return item;
 }
 
-setInterval(() => { if (!document.hidden) refresh(); }, EVERY);
+setInterval(() => { if (!document.hidden) refresh({ by: askUnattended }); }, EVERY);
 setInterval(tick, 15000);
 document.addEventListener('visibilitychange', () => { if (!document.hidden) refresh(); });
 tick();
