@@ -44,7 +44,7 @@ def test_what_the_report_says_is_answered_at_once(site: Site, reader: TestClient
 
 
 def test_an_image_that_the_report_did_not_read_is_not_answered_by_it(site: Site, reader: TestClient) -> None:
-    study = make_study("chest-xray", 831, findings=("Pneumothorax",))
+    study = make_study("chest-xray", 861, findings=("Pneumothorax",))
     study.datasets[1].Modality, study.datasets[1].BodyPartExamined = "MG", "BREAST"
     site.report(study)
     row = site.services.catalogue.counting_report(site.key(study))
