@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,8 +37,10 @@ AETable END
 
 
 def program(name: str) -> str:
-    """The path of one of dcmtk's programs."""
-    found = shutil.which(name)
+    """The path of one of dcmtk's programs. pynetdicom installs some of the same name beside Python."""
+    ours = Path(sys.executable).parent
+    places = [place for place in os.get_exec_path() if Path(place) != ours]
+    found = shutil.which(name, path=os.pathsep.join(places))
     if not found:
         missing(f"dcmtk's {name}")
     assert found

@@ -41,6 +41,7 @@ from medai_pipeline.storage.keyring import KeySource
 from medai_pipeline.storage.secrets import StudySecrets
 from medai_pipeline.storage.tables import reports, reviews, studies
 from medai_pipeline.storage.vault import Vault
+from medai_pipeline_tests.dcmtk import program
 from medai_pipeline_tests.orthanc import RunningOrthanc
 from medai_pipeline_tests.result_samples import Sample
 
@@ -167,7 +168,7 @@ def storescp(folder: Path, port: int | None = None, *options: str) -> Iterator[i
     port = port or free_port()
     folder.mkdir(exist_ok=True)
     process = subprocess.Popen(
-        ["storescp", "-od", str(folder), "-uf", *options, str(port)],
+        [program("storescp"), "-od", str(folder), "-uf", *options, str(port)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

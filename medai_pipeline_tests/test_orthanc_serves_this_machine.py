@@ -20,6 +20,7 @@ from medai_pipeline.pacs.dimse import store
 from medai_pipeline.pacs.orthanc import Orthanc
 from medai_pipeline.settings import read_settings
 from medai_pipeline_tests.conftest import missing
+from medai_pipeline_tests.dcmtk import program
 from medai_pipeline_tests.orthanc import RunningOrthanc, file_bytes, made_study
 
 
@@ -52,7 +53,10 @@ def test_a_sender_elsewhere_sees_its_c_store_fail_and_nothing_is_kept(
     orthanc: RunningOrthanc, pacs: Orthanc, outside: str, file: Path
 ) -> None:
     sent = subprocess.run(
-        ["storescu", "-v", outside, str(orthanc.dicom_port), str(file)], capture_output=True, text=True, timeout=30
+        [program("storescu"), "-v", outside, str(orthanc.dicom_port), str(file)],
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert sent.returncode != 0
     assert "Received Store Response (Refused" in sent.stdout + sent.stderr
