@@ -148,7 +148,7 @@ def test_a_rotation_a_forgetting_and_a_writer_of_the_same_study_all_end(services
             wait_for(lambda: rotated.done() or _waiting(engine) == 2, "the rotation waits, or has passed")
         finally:
             go_on.set()
-        assert forgotten.result(60) == 0
+        assert not forgotten.result(60)
         rotated.result(60)
         assert "forgotten" in str(writer.exception(60))
     assert services.audit.verify().ok

@@ -232,8 +232,9 @@ def test_a_box_that_is_drawn_is_kept_changed_and_deleted(page: Page, reading_roo
     (row,) = rows_of(room, annotations, study_key=key)
     assert (row.kind, row.sop_instance_uid, row.author, row.version) == ("box", shown_uid(page), "user:rita", 1)
     np.testing.assert_allclose(row.geometry["box"], [60, 70, 120, 130], atol=1.5)
-    page.locator("#drawn li input").fill("Consolidation")
-    page.keyboard.press("Enter")
+    with page.expect_response(lambda r: "/annotations/" in r.url and r.request.method == "PUT"):
+        page.locator("#drawn li input").fill("Consolidation")
+        page.keyboard.press("Enter")
     page.wait_for_function("document.activeElement.id === 'canvas'")
     page.keyboard.press("w")
     corner = on_screen(page, row.geometry["box"][2], row.geometry["box"][3])

@@ -13,7 +13,7 @@ from medai_pipeline.local.model_commands import require_weights
 from medai_pipeline.models import familiarity
 from medai_pipeline.models.cards import from_card
 from medai_pipeline.models.catalog import CatalogEntry, entry
-from medai_pipeline.models.load import _CACHE, LoadedModel, features_path, load, stored_features, weights_path
+from medai_pipeline.models.load import LoadedModel, features_path, keep_only, load, stored_features, weights_path
 from medai_pipeline.models.network import build, head_of
 from medai_pipeline.registering import entry_of, register, register_packaged
 from medai_pipeline.services import Services
@@ -51,7 +51,7 @@ def examined(weights: Path, **changes: object) -> Examined:
 
 def loaded(known: CatalogEntry, site: Services) -> LoadedModel:
     """As another process would."""
-    _CACHE.clear()
+    keep_only(())
     return load(known, site.settings.models_path)
 
 
