@@ -1,5 +1,5 @@
-# make demo, make test, make check: each sets up the virtual environment first, once. Modules are compiled when they are
-# imported: of what is installed, most never is, and compiling it all takes half of the set-up.
+# make demo, make test, make check: each sets up the virtual environment first, once. pip would compile modules one after the
+# other; templates among them that no Python can compile are passed over, as pip does.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -13,6 +13,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	-@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
 	@touch $@
 
 setup: $(VENV)/.installed

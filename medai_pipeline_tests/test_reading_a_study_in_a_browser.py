@@ -365,9 +365,8 @@ def test_a_newer_report_is_said_and_nothing_is_asked_while_the_page_is_hidden(pa
     with page.expect_response("**/news"):
         pass
     assert asked[-1].headers["x-unattended"] == "1"
-    page.keyboard.press("ArrowDown")
     with page.expect_request(lambda r: r.url.endswith("/news") and "x-unattended" not in r.headers):
-        pass
+        page.keyboard.press("ArrowDown")
     page.evaluate("Object.defineProperty(document, 'hidden', { get: () => true, configurable: true })")
     before = len(asked)
     page.evaluate("new Promise((done) => setTimeout(done, 500))")
