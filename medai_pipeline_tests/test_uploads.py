@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import random
@@ -17,7 +18,7 @@ import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from medai_pipeline.errors import TooLarge, TooMany, TooSlow
+from medai_pipeline.errors import StorageError, TooLarge, TooMany, TooSlow
 from medai_pipeline.phantoms.studies import make_study, to_bytes
 from medai_pipeline.storage.spool import Part, Spool
 from medai_pipeline.web import receiving
@@ -289,3 +290,14 @@ def audited(site: Site) -> list[tuple[str, str, str]]:
     from medai_pipeline_tests.test_logging_in import audited as chain
 
     return chain(site.services)
+
+
+def test_a_disk_that_fails_is_not_called_a_damaged_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with Spool(2**20) as spool:
+        spool.write(zipped({"a.dcm": bytes(1000)}))
+        monkeypatch.setattr(os, "pread", failing)
+        with pytest.raises(StorageError, match="temporary folder"):
+            list(files([Part(spool, 0, spool.size)], 2**19))

@@ -117,11 +117,9 @@ class ModelSet:
         if not of_modality:
             return Choice(None, f"no model for modality {_word(wanted)}")
         part = region(body_part)
-        if not part and len({part for model in of_modality for part in model.body_parts}) > len(
-            of_modality[0].body_parts
-        ):
-            return Choice(None, f"body part not stated, and models for {_word(wanted)} of several are in force")
         if not part:
+            if any(set(model.body_parts) - set(of_modality[0].body_parts) for model in of_modality):
+                return Choice(None, f"body part not stated, and models for {_word(wanted)} of several are in force")
             return Choice(of_modality[0], "body part not stated", assumed=True)
         for model in of_modality:
             if part in model.body_parts:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
-from medai_pipeline.errors import StorageFull, TooLarge
+from medai_pipeline.errors import StorageError, StorageFull, TooLarge
 
 _BLOCK = 16
 
@@ -45,10 +45,13 @@ class Spool:
         self.size += len(data)
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """At most `size` bytes from `offset` on."""
-        self._file.flush()
+        """At most `size` bytes from `offset` on. Raises StorageError, so that a disk that fails is not taken for a damaged upload."""
         skipped = offset % _BLOCK
-        data = os.pread(self._file.fileno(), size + skipped, offset - skipped)
+        try:
+            self._file.flush()
+            data = os.pread(self._file.fileno(), size + skipped, offset - skipped)
+        except OSError as error:
+            raise StorageError(f"the temporary folder cannot be used ({error.strerror}): look at its disk") from error
         return self._cipher((offset - skipped) // _BLOCK).decryptor().update(data)[skipped:]
 
     def _cipher(self, block: int) -> Cipher[CTR]:
