@@ -213,6 +213,7 @@ class StudyTensors:
     """Normalized images of one study: `pixels` float32 (N, C, H, W) by `contract`; `items[i]` describes row i.
 
     `model` names the catalog entry chosen by modality and body part ("" when none fits: `no_model_reason` says why).
+    `kinds`: (modality, body part) of every kind of image in the study, the most frequent first; one of them was read.
     """
 
     study_key: str
@@ -227,6 +228,7 @@ class StudyTensors:
     no_model_reason: str = ""
     body_part_assumed: bool = False
     checks: tuple[QualityResult, ...] = ()
+    kinds: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from medai_pipeline.errors import ModelError, StorageFull, WeightsMissing
 
 if TYPE_CHECKING:
-    from medai_pipeline.models.catalog import CatalogEntry, ModelSet
+    from medai_pipeline.models.catalog import CatalogEntry, Kind, ModelSet
     from medai_pipeline.stages.comparison import Comparison
     from medai_pipeline.stages.registration import Examined
     from medai_pipeline.storage.changes import Changes, ReadStudy
@@ -171,19 +171,33 @@ def affected(read: Sequence[ReadStudy], models: ModelSet, label: str, since: dat
     Without those that failed after `since`: what was tried since then in vain waits for a person, or for another version.
     """
     wanted = models.entry(label)
-    chosen: dict[tuple[str, str], bool] = {}
+    chosen: dict[tuple[tuple[str, str], ...], bool] = {}
     for study in read:
-        kind = (study.modality, study.body_part)
-        if kind not in chosen:
-            found = models.choose(*kind).entry
-            chosen[kind] = found is not None and found.label == label
+        if study.kinds not in chosen:
+            found = _would_read(models, study)[1]
+            chosen[study.kinds] = found is not None and found.label == label
     return [
         study.study_key
         for study in read
-        if chosen[study.modality, study.body_part]
+        if chosen[study.kinds]
         and (study.model, study.weights_sha256) != (label, wanted.weights_sha256)
         and not (since and study.failed_at and study.failed_at >= since)
     ]
+
+
+def needs_other_tensors(study: ReadStudy, models: ModelSet) -> bool:
+    """Whether the version that reads a study today takes other images than the one before, or takes them otherwise."""
+    kind, wanted = _would_read(models, study)
+    before = next((entry for entry in models.known if entry.label == study.model), None)
+    return not (wanted and before and wanted.contract == before.contract and kind == (study.modality, study.body_part))
+
+
+def _would_read(models: ModelSet, study: ReadStudy) -> tuple[Kind, CatalogEntry | None]:
+    """Which of a study's kinds of images is read today, and by which version."""
+    from medai_pipeline.models.catalog import Kind
+
+    kind, choice = models.choose_among([Kind(*kind) for kind in study.kinds])
+    return kind, choice.entry
 
 
 def pairs_of(rows: Sequence[ModelRow]) -> list[tuple[str, str]]:

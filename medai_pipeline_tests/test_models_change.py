@@ -153,6 +153,37 @@ def test_a_version_that_takes_other_images_gets_them_from_what_is_kept(
     assert models.reported_by(key) == FILM2
 
 
+def test_a_study_of_several_kinds_is_offered_to_a_new_model_of_each(
+    pipeline: Pipeline, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study("chest-xray", 546)
+    study.datasets[1].Modality, study.datasets[1].BodyPartExamined = "MG", "BREAST"
+    models.services.registry.retire(*FILM.split("@"), "ann")
+    (key,) = pipeline.send(study)
+    pipeline.work()
+    (read,) = models.services.changes.read_studies()
+    assert (read.modality, read.model, read.kinds) == ("MG", "", (("MG", "BREAST"), ("DX", "CHEST")))
+    no_pacs(monkeypatch)
+    film = models.register("2")  # of the second kind, which was not read
+    assert what_follows(models.services, film)[0] == 1
+    models.promote(film)
+    assert _read_anew(models) and models.reported_by(key) == FILM2
+    assert models.sensor() == [] and "no study is left" in models.skipped
+    breasts = models.register("1", name="breasts", modality=("MG",), body_parts=("BREAST",))  # of the first
+    assert what_follows(models.services, breasts)[0] == 1
+    models.promote(breasts)
+    assert _read_anew(models) and models.reported_by(key) == breasts
+    assert models.sensor() == [] and "no study is left" in models.skipped
+    assert models.services.changes.read_studies()[0].modality == "MG"
+
+
+def _read_anew(models: Models) -> bool:
+    """By the backfill that the sensor asks for, which takes other images of what is kept."""
+    (request,) = models.sensor()
+    assert dg.AssetKey("normalized_tensors") in request.asset_graph_subset.asset_keys
+    return all(result.success for result in models.backfill(request))
+
+
 def test_a_study_for_which_the_new_version_gives_no_number_keeps_its_report_and_the_others_go_on(
     pipeline: Pipeline, models: Models
 ) -> None:

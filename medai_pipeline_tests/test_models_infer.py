@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 
 from medai_pipeline.errors import ModelError, WeightsRefused
+from medai_pipeline.models import digests
 from medai_pipeline.models.aggregation import aggregate
 from medai_pipeline.models.catalog import CatalogEntry, catalog, entry
 from medai_pipeline.models.infer import predict, predict_studies, predict_study, probabilities_of
@@ -81,6 +83,19 @@ def _reshape(state) -> None:
 def test_weights_that_do_not_fit_are_refused_by_name(tmp_path, change, said: str) -> None:
     with pytest.raises(WeightsRefused, match=said):
         load(_altered(tmp_path, change), tmp_path)
+
+
+def test_weights_in_use_are_hashed_once_until_the_file_changes(tmp_path, monkeypatch) -> None:
+    path, hashed = tmp_path / "weights", []
+    compute = digests.file_digest
+    monkeypatch.setattr(digests, "file_digest", lambda file: hashed.append(file) or compute(file))
+    path.write_bytes(b"one")
+    times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    assert {digests.known_digest(path) for _ in range(3)} == {hashlib.sha256(b"one").hexdigest()}
+    assert len(hashed) == 1
+    path.write_bytes(b"two")
+    os.utime(path, ns=times)  # who restores the time of a file does not hide that it is another
+    assert digests.known_digest(path) == hashlib.sha256(b"two").hexdigest()
 
 
 def test_weights_of_another_digest_or_format_are_refused(tmp_path) -> None:

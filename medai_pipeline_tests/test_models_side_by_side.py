@@ -67,6 +67,16 @@ def test_a_shadow_is_asked_beside_and_the_worklist_does_not_know_it(pipeline: Pi
     assert pairs_of(models.services.registry.versions()) == [(FILM, FILM2)]
     (comparison,) = models.sensor("model_followers")
     assert (comparison.job_name, comparison.partition_key) == (COMPARISON_JOB, f"{FILM}..{FILM2}")
+    models.promote(label)
+    (request,) = models.sensor()
+    assert all(result.success for result in models.backfill(request))
+    assert models.results(new) == [
+        ("1", "primary"),
+        ("2", "shadow"),
+        ("2", "primary"),
+    ]  # its report names an answer of its own
+    row = next(row for row in models.services.worklist.worklist() if row.study_key == new)
+    assert {line["role"] for line in models.services.lineage.of(str(row.report_id))} == {"primary"}
 
 
 def test_a_shadow_that_cannot_answer_is_asked_a_few_times_and_not_for_ever(pipeline: Pipeline, models: Models) -> None:

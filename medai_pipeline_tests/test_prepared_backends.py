@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 from medai_pipeline.errors import ModelError
-from medai_pipeline.models import backends, machine
-from medai_pipeline.models import prepare as prepare_module
+from medai_pipeline.models import backends, machine, trial
 from medai_pipeline.models.backends import Kind, Subject, eager, kind_of
 from medai_pipeline.models.catalog import entry
 from medai_pipeline.models.infer import predict
 from medai_pipeline.models.load import load
 from medai_pipeline.models.machine import this_machine
-from medai_pipeline.models.prepare import chosen, fixed_images, prepare
+from medai_pipeline.models.prepare import fixed_images, prepare
 from medai_pipeline.models.prepared import Candidate, Prepared, folder_of
+from medai_pipeline.models.trial import chosen
 from medai_pipeline.records import InputContract
 
 XRAY = entry("demo-chest-xray")
@@ -170,7 +170,7 @@ def test_a_backend_that_answers_otherwise_or_cannot_be_made_is_refused_with_the_
 def test_reduced_precision_that_changes_what_a_model_says_is_refused(tmp_path, monkeypatch) -> None:
     half = Kind("half", lambda m: "", reduced=True, wrap=lambda subject: backends._channels_last(subject, half=True))
     monkeypatch.setattr(backends, "KINDS", (*backends.KINDS, half))
-    monkeypatch.setattr(prepare_module, "BATCH", 1)
+    monkeypatch.setattr(trial, "BATCH", 1)
     strict = {c.backend: c for c in prepare(XRAY, tmp_path, candidates=["half"], tolerance=0.01).candidates}["half"]
     assert strict.probability_error is not None and strict.probability_error > 0.01  # this model is sure of itself
     assert "in a probability (allowed 0.01)" in strict.refused

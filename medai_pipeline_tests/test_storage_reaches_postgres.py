@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from medai_pipeline.errors import DatabaseUnreachable, SettingsError, StorageError
 from medai_pipeline.storage.database import dagster_url, engine_for, migrate, migrations
-from medai_pipeline.storage.tables import arrivals, metadata, models
+from medai_pipeline.storage.tables import arrivals, images, inference_results, metadata, models, studies
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -55,7 +55,7 @@ def test_the_tables_are_those_the_migrations_make(engine: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
-        assert context.get_current_heads() == ("0009",)
+        assert context.get_current_heads() == ("0010",)
 
 
 def test_the_last_change_of_the_tables_can_be_taken_back(new_database: Callable[..., str]) -> None:
@@ -63,10 +63,30 @@ def test_the_last_change_of_the_tables_can_be_taken_back(new_database: Callable[
 
     engine = engine_for(new_database())
     with engine.begin() as connection:
+        _a_study_of_two_kinds(connection)
         config = migrations(connection)
         command.downgrade(config, "-1")
+        roles = connection.scalars(sa.text("SELECT role FROM medai.inference_results")).all()
         command.upgrade(config, "head")
+        kinds = connection.scalar(sa.text("SELECT read_kinds FROM medai.studies"))
     engine.dispose()
+    assert roles == ["shadow"]  # the first of the same answer
+    assert kinds == [["CT", "CHEST"], ["DX", "HAND"]]  # known anew from the images
+
+
+def _a_study_of_two_kinds(connection: sa.Connection) -> None:
+    """Three CT images, one of which names no body part, and a film; what one version said of it as a shadow, then promoted."""
+    whose = {"study_key": "k", "revision": 1}
+    times = dict.fromkeys(("first_seen_at", "ready_at", "updated_at"), NOW)
+    read = {"read_modality": "CT", "read_body_part": "CHEST"}
+    connection.execute(sa.insert(studies).values(**whose, source_digest="", state="reported", **times, **read))
+    for number, (modality, part) in enumerate([("CT", "CHEST"), ("CT", "CHEST"), ("CT", ""), ("DX", "HAND")]):
+        uids = dict.fromkeys(("series_instance_uid", "study_instance_uid", "sop_class_uid", "source_sha256"), "1.2")
+        image = {**whose, **uids, "sop_instance_uid": f"1.2.{number}", "modality": modality, "body_part": part}
+        connection.execute(sa.insert(images).values(**image, usable=True))
+    said = {"model_name": "m", "model_version": "1", "weights_sha256": "a", "inputs_digest": "b", "run_id": "r"}
+    for role in ("shadow", "primary"):
+        connection.execute(sa.insert(inference_results).values(**whose, **said, role=role, result={}, created_at=NOW))
 
 
 def test_processes_that_migrate_at_once_wait_for_each_other(new_database: Callable[..., str]) -> None:

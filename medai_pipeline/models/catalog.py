@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from medai_pipeline.errors import ModelNotFound
 from medai_pipeline.records import InputContract
@@ -73,6 +73,13 @@ class CatalogEntry:
         return path if path.is_file() else None
 
 
+class Kind(NamedTuple):
+    """What a model is chosen by: Modality, and the region of Body Part Examined ("" where it is not stated)."""
+
+    modality: str
+    body_part: str
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which model a study gets. `assumed`: the body part was not stated, so a person should look.
@@ -125,6 +132,12 @@ class ModelSet:
             if part in model.body_parts:
                 return Choice(model)
         return Choice(None, f"no model for {_word(wanted)} of {_word(part)}")
+
+    def choose_among(self, kinds: Sequence[Kind]) -> tuple[Kind, Choice]:
+        """Of a study's kinds of images, the most frequent first: the first that an active version covers, else the first;
+        and what is chosen for it."""
+        choices = [(kind, self.choose(*kind)) for kind in kinds]
+        return next(((kind, choice) for kind, choice in choices if choice.entry), choices[0])
 
     def beside(self, modality: str, body_part: str) -> tuple[CatalogEntry, ...]:
         """The shadow versions that would be chosen for these images, were they active."""

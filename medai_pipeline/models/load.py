@@ -16,6 +16,7 @@ from medai_pipeline.errors import ModelError, WeightsMissing, WeightsRefused
 from medai_pipeline.models.backends import Backend, Subject, eager, in_a_line
 from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, PROGRAMS, CatalogEntry
 from medai_pipeline.models.checkpoint import matched
+from medai_pipeline.models.digests import known_digest
 from medai_pipeline.models.familiarity import Familiarity, beside, read
 from medai_pipeline.models.kept import Kept
 from medai_pipeline.models.machine import this_machine
@@ -137,8 +138,7 @@ def load(
     path = weights or weights_path(entry, models_path)
     if not path.is_file():
         raise WeightsMissing(f"no weights for {entry.name}@{entry.version}: put the file at {path}")
-    data = path.read_bytes()
-    digest = checked_digest(entry, data)
+    digest = _expected(entry, known_digest(path))
     device = available(device)
     features = features_path(entry, path, models_path)
     if not prepared:
@@ -159,7 +159,10 @@ def load_anew(entry: CatalogEntry, weights: Path, device: str = "cpu", features:
 
 def checked_digest(entry: CatalogEntry, data: bytes) -> str:
     """The SHA-256 of the weights. Raises WeightsRefused when the card names another."""
-    digest = hashlib.sha256(data).hexdigest()
+    return _expected(entry, hashlib.sha256(data).hexdigest())
+
+
+def _expected(entry: CatalogEntry, digest: str) -> str:
     if entry.weights_sha256 and digest != entry.weights_sha256:
         raise WeightsRefused(
             f"weights of {entry.label} have digest {digest[:12]}, expected {entry.weights_sha256[:12]}: restore the file"

@@ -22,6 +22,7 @@ import numpy as np
 from medai_pipeline.errors import ModelError
 from medai_pipeline.models.backends import FAILURES, Backend, Subject, eager, in_a_line, kind_of
 from medai_pipeline.models.catalog import CatalogEntry
+from medai_pipeline.models.digests import file_digest
 from medai_pipeline.models.machine import Machine
 
 FOLDER = "prepared"
@@ -153,8 +154,3 @@ def _unusable(folder: Path, error: BaseException) -> ModelError:
     return ModelError(
         f"what was prepared in {folder.name} cannot be used ({in_a_line(error)}): run `medai models prepare` again"
     )
-
-
-def file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -90,7 +90,9 @@ def normalized_tensors(context: dg.AssetExecutionContext, anonymized_instances: 
         return stages.normalize_study(anonymized_instances[key], stage.services.objects, stage.session.inference.models)
 
     def save(tensors: StudyTensors) -> None:
-        stage.services.results.save_reading(tensors.study_key, tensors.revision, tensors.modality, tensors.body_part)
+        stage.services.results.save_reading(
+            tensors.study_key, tensors.revision, tensors.modality, tensors.body_part, tensors.kinds
+        )
 
     stage.process(stage.one_by_one(normalize), describe.tensors, [anonymized_instances], stages.check_tensors, save)
     yield from stage.finish()

@@ -16,8 +16,9 @@ from medai_pipeline.errors import MedaiError
 from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, MODEL_JOBS, PAIRS, SHADOW_JOB, pair
 from medai_pipeline.orchestration.model_choice import observe
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, contiguous
-from medai_pipeline.registering import affected, pairs_of
+from medai_pipeline.registering import affected, needs_other_tensors, pairs_of
 from medai_pipeline.services import Services
+from medai_pipeline.storage.changes import ReadStudy
 
 BEHIND = {"dagster/priority": "-10"}  # new studies have 0
 _FROM_PREDICTION = ("predictions", "gradcam_maps", "triage_reports")
@@ -102,7 +103,7 @@ def request_backfills(
         kept[name] = effort.next(len(keys), now)
         tags = {**BEHIND, BACKFILL: row.label, _SINCE: since.isoformat(), DEFER_EVENTS: "true",
                 "medai/studies": str(len(keys))}  # fmt: skip
-        subset = _subset(context, services, row.label, read, keys, effort.tries > 0)
+        subset = _subset(context, services, read, keys, effort.tries > 0)
         requests.append(dg.RunRequest.for_asset_graph_subset(subset, tags))
     return requests, kept, words
 
@@ -136,16 +137,14 @@ def _backfills(
 
 
 def _subset(
-    context: dg.SensorEvaluationContext, services: Services, label: str, read: Any, keys: list[str], tried: bool
+    context: dg.SensorEvaluationContext, services: Services, read: list[ReadStudy], keys: list[str], tried: bool
 ) -> AssetGraphSubset:
     """The assets from the prediction on; from the tensors on where a version before took other images.
 
     Also where it was `tried` before: a run that died may have left the tensors of another version.
     """
-    models = services.models
-    wanted, before = models.entry(label).contract, {study.study_key: study.model for study in read}
-    contracts = {entry.label: entry.contract for entry in models.known}
-    again = tried or any(contracts.get(before[key]) != wanted for key in keys)
+    models, wanted = services.models, set(keys)
+    again = tried or any(needs_other_tensors(study, models) for study in read if study.study_key in wanted)
     assets = ("normalized_tensors", *_FROM_PREDICTION) if again else _FROM_PREDICTION
     partitions = {AssetKeyPartitionKey(dg.AssetKey(asset), key) for asset in assets for key in keys}
     assert context.repository_def

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from medai_pipeline.stages.objects import Objects
 from medai_pipeline.stages.words import counted
 
 if TYPE_CHECKING:
-    from medai_pipeline.models.catalog import Choice, ModelSet
+    from medai_pipeline.models.catalog import Choice, Kind, ModelSet
 
 
 _ONLY_DERIVED = Problem(
@@ -25,18 +25,11 @@ _ONLY_DERIVED = Problem(
 )
 
 
-class Kind(NamedTuple):
-    """What a model is chosen by: Modality, and the region of Body Part Examined ("" where it is not stated)."""
-
-    modality: str
-    body_part: str
-
-
 def normalize_study(study: DeidentifiedStudy, objects: Objects, models: ModelSet | None = None) -> StudyTensors:
     """The images a model may see, as one float32 array (N, C, H, W) by the contract of the model chosen for them.
 
-    `models`: those in force, by default the packaged ones. Of a study of several kinds of images the most frequent kind that a model covers is read; the others are problems of their own, so that nobody takes
-    them for read. A study no model covers comes back without pixels and with the reason, and so does one of reports, key
+    `models`: those in force, by default the packaged ones. Of a study of several kinds of images the most frequent kind that
+    a model covers is read; the others are problems of their own, so that nobody takes them for read. A study no model covers comes back without pixels and with the reason, and so does one of reports, key
     objects and presentation states alone, which is nothing wrong; one whose images cannot be used raises NoUsableImages.
     """
     images = [instance for instance in study.instances if instance.usable]
@@ -47,10 +40,11 @@ def normalize_study(study: DeidentifiedStudy, objects: Objects, models: ModelSet
     if not images:
         reasons = [i.reason for i in study.instances] + [p.reason for p in study.problems]
         raise NoUsableImages(f"no image that a model may see: {counted(reasons)}")
-    kind, choice, read = _chosen(images, models)
+    kinds = _kinds(images)
+    kind, choice, read = _chosen(images, kinds, models)
     empty = StudyTensors(
         study.study_key, study.revision, kind.modality, kind.body_part, "", None, np.zeros((0, 0, 0, 0), np.float32), (),
-        study.problems, choice.reason,
+        study.problems, choice.reason, kinds=tuple(kinds),
     )  # fmt: skip
     if choice.entry is None:
         return empty
@@ -79,27 +73,35 @@ def _nothing_to_read(study: DeidentifiedStudy) -> StudyTensors:
     )
 
 
-def _chosen(images: Sequence[Instance], models: ModelSet | None) -> tuple[Kind, Choice, list[Instance]]:
-    """The kind of image to be read, its model, and these images. What names no body part goes with its modality."""
-    from medai_pipeline.models.catalog import packaged, region
+def _kinds(images: Iterable[Instance]) -> list[Kind]:
+    """The kinds of images, the most frequent first. What names no body part goes with its modality."""
+    counts = Counter(_kind(image) for image in images)
+    stated = {kind.modality for kind in counts if kind.body_part}
+    own = [kind for kind in counts if kind.body_part or kind.modality not in stated]
+    return sorted(own, key=lambda kind: (counts[kind], kind), reverse=True)
 
-    models = models or packaged()
-    kinds = {image.sop_instance_uid: Kind(image.modality, region(image.body_part)) for image in images}
-    stated = Counter(kind for kind in kinds.values() if kind.body_part)
-    counts = stated + Counter(kind for kind in kinds.values() if not kind.body_part and not _named(kind, stated))
-    choices = {kind: models.choose(kind.modality, kind.body_part) for kind in counts}
-    best = max(counts, key=lambda kind: (choices[kind].entry is not None, counts[kind], kind))
+
+def _kind(image: Instance) -> Kind:
+    from medai_pipeline.models.catalog import Kind, region
+
+    return Kind(image.modality, region(image.body_part))
+
+
+def _chosen(
+    images: Sequence[Instance], kinds: Sequence[Kind], models: ModelSet | None
+) -> tuple[Kind, Choice, list[Instance]]:
+    """The kind of image to be read, its model, and these images."""
+    from medai_pipeline.models.catalog import packaged
+
+    best, choice = (models or packaged()).choose_among(kinds)
+    own = {image.sop_instance_uid: _kind(image) for image in images}
     read = [
         image
         for image in images
-        if (kind := kinds[image.sop_instance_uid]).modality == best.modality and kind.body_part in ("", best.body_part)
+        if (kind := own[image.sop_instance_uid]).modality == best.modality and kind.body_part in ("", best.body_part)
     ]
-    unnamed = best.body_part and any(not kinds[image.sop_instance_uid].body_part for image in read)
-    return best, replace(choices[best], assumed=choices[best].assumed or bool(unnamed)), read
-
-
-def _named(kind: Kind, stated: Iterable[Kind]) -> bool:
-    return any(other.modality == kind.modality for other in stated)
+    unnamed = best.body_part and any(not own[image.sop_instance_uid].body_part for image in read)
+    return best, replace(choice, assumed=choice.assumed or bool(unnamed)), read
 
 
 def _not_read(image: Instance, kind: Kind) -> Problem:

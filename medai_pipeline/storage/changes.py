@@ -23,6 +23,7 @@ _RECENT = 500  # reported studies that tell how long one takes
 class ReadStudy:
     """A reported study as what it was read, and by which version ("" for none). `images` is how many it holds.
 
+    `kinds`: (modality, body part) of every kind of image in it, the most frequent first; what was read is among them.
     `failed_at`: it was to be read anew and failed then; what its report says is older.
     """
 
@@ -34,6 +35,7 @@ class ReadStudy:
     weights_sha256: str
     images: int
     failed_at: datetime | None = None
+    kinds: tuple[tuple[str, str], ...] = ()
 
 
 class Changes:
@@ -50,7 +52,7 @@ class Changes:
             sa.select(
                 latest.c.study_key, latest.c.revision, latest.c.instance_count.label("images"),
                 sa.func.coalesce(sa.func.nullif(latest.c.read_modality, ""), latest.c.modality).label("modality"),
-                latest.c.read_body_part.label("body_part"),
+                latest.c.read_body_part.label("body_part"), latest.c.read_kinds,
                 model["name"].astext.label("name"), model["version"].astext.label("version"),
                 sa.func.coalesce(model["weights_sha256"].astext, "").label("weights_sha256"),
                 sa.case((latest.c.state == StudyState.FAILED, latest.c.finished_at)).label("failed_at"),
@@ -70,6 +72,7 @@ class Changes:
                     row.weights_sha256,
                     row.images,
                     row.failed_at,
+                    tuple((modality, part) for modality, part in row.read_kinds) or ((row.modality, row.body_part),),
                 )
                 for row in connection.execute(query)
             ]

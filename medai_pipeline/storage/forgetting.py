@@ -127,7 +127,7 @@ def _blank(connection: Connection, study_key: str, now: datetime) -> None:
     times = dict.fromkeys(("first_seen_at", "ready_at", "finished_at", "updated_at"), now)
     nothing = dict.fromkeys(("run_id", "report_id", "run_requested_at", "next_attempt_at", "started_at"))
     texts = dict.fromkeys(("source_digest", "stage", "reason", "modality", "read_modality", "read_body_part"), "")
-    counts = {"attempts": 0, "instance_count": 0}
+    counts = {"attempts": 0, "instance_count": 0, "read_kinds": []}
     state = {"state": StudyState.FORGOTTEN, "revision": 1}
     row = {"study_key": study_key, **times, **nothing, **texts, **counts, **state}
     connection.execute(sa.delete(studies).where(studies.c.study_key == study_key))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -46,9 +46,17 @@ class Results:
         with self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)
 
-    def save_reading(self, study_key: str, revision: int, modality: str, body_part: str) -> None:
-        """As what the images of a revision were read: by this its model is chosen, also when models change."""
-        values = {"read_modality": modality, "read_body_part": body_part}
+    def save_reading(
+        self,
+        study_key: str,
+        revision: int,
+        modality: str,
+        body_part: str,
+        kinds: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """As what the images of a revision were read, and of which `kinds` (modality, body part) they are, the most frequent
+        first: by these a model is chosen, also when models change."""
+        values = {"read_modality": modality, "read_body_part": body_part, "read_kinds": [list(kind) for kind in kinds]}
         with self._engine.begin() as connection:
             connection.execute(sa.update(studies).where(_of(studies, study_key, revision)).values(**values))
 

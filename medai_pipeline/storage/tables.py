@@ -72,6 +72,9 @@ studies = sa.Table(
     _time("updated_at", nullable=False),
     _text("read_modality"),  # as what its images were read: by this a model is chosen
     _text("read_body_part"),
+    sa.Column(
+        "read_kinds", JSONB, nullable=False, server_default=sa.text("'[]'")
+    ),  # [modality, body part], most frequent first
     sa.CheckConstraint(
         "state IN ('receiving', 'ready', 'queued', 'running', 'reported', 'failed', 'vanished', 'forgotten')",
         name="studies_state",
@@ -177,6 +180,7 @@ inference_results = sa.Table(
         "inputs_digest",
         "model_name",
         "model_version",
+        "role",
         name="inference_results_inputs",
     ),
     sa.Index("inference_results_model", "model_name", "model_version"),
