@@ -88,3 +88,9 @@ def file_bytes(dataset: Dataset) -> bytes:
     stream = io.BytesIO()
     dataset.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
+
+
+def instances_in(pacs: Orthanc, study: str) -> int:
+    """How many images of a study (by its Study Instance UID) the archive holds."""
+    found = pacs.find_study(study)
+    return (found.instance_count or 0) if found else 0

@@ -23,6 +23,7 @@ from medai_pipeline.storage.tables import annotations, reviews
 from medai_pipeline.storage.web_tables import annotation_versions, priority_overrides
 from medai_pipeline.web import server
 from medai_pipeline.web.authentication import COOKIE
+from medai_pipeline_tests.browser import NewPage, complaints
 from medai_pipeline_tests.orthanc import RunningOrthanc
 from medai_pipeline_tests.pipeline import Pipeline, empty_pacs
 from medai_pipeline_tests.postgres import NewDatabase
@@ -46,6 +47,12 @@ class ReadingRoom:
             connection.execute(sa.text("SET LOCAL session_replication_role = replica"))  # append-only triggers rest
             for table in (reviews, priority_overrides, annotation_versions, annotations):
                 connection.execute(sa.delete(table))
+
+    def rows(self, table: sa.Table, **where: Any) -> list[Any]:
+        """What the database holds, by the values of columns."""
+        conditions = [table.c[name] == value for name, value in where.items()]
+        with self.services.engine.connect() as connection:
+            return list(connection.execute(sa.select(table).where(*conditions)))
 
     def sign_in(self, page: Page, name: str = "rita") -> Page:
         """The page with a session of one of PEOPLE, without the form."""
@@ -135,3 +142,12 @@ def _studies() -> dict[str, PhantomStudy]:
         del dataset.PixelData
     volume = make_study("chest-ct", 106, findings=("Consolidation",), slices=6)
     return {"pneumothorax": films, "consolidation": volume, "prior": prior, "failed": failed}
+
+
+@pytest.fixture
+def page(new_page: NewPage, reading_room: ReadingRoom):
+    """A radiologist's page; what a test decides or draws is forgotten after it."""
+    page = reading_room.sign_in(new_page())
+    yield page
+    reading_room.forget_opinions()
+    assert complaints(page) == []

@@ -18,6 +18,7 @@ from medai_pipeline.settings import read_settings
 from medai_pipeline.stages.intake import fetch_study
 from medai_pipeline.storage.keys import SiteKeys
 from medai_pipeline_tests.conftest import missing
+from medai_pipeline_tests.fresh_services import fresh_services
 from medai_pipeline_tests.test_old_data_goes_by_its_rule import study
 
 
@@ -35,10 +36,8 @@ def dump(url: str, *options: str) -> bytes:
 
 @pytest.fixture
 def services(database_url: str, tmp_path: Path) -> Iterator[Services]:
-    SiteKeys.load(None, tmp_path / "home" / "keys" / "site.key", create=True)
-    made = Services(read_settings({}, home=str(tmp_path / "home"), database_url=database_url))
-    yield made
-    made.engine.dispose()
+    with fresh_services(tmp_path / "home", database_url) as made:
+        yield made
 
 
 @pytest.fixture

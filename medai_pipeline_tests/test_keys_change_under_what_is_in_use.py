@@ -15,12 +15,12 @@ from sqlalchemy import Engine
 from medai_pipeline.errors import ObjectCorrupt, ObjectMissing
 from medai_pipeline.orchestration.forgetting import forget
 from medai_pipeline.services import Services
-from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.envelope import seal, sealed_under
 from medai_pipeline.storage.forgetting import Forgetting
-from medai_pipeline.storage.keys import SiteKeys, key_id
+from medai_pipeline.storage.keys import key_id
 from medai_pipeline.storage.objects import ObjectStore
 from medai_pipeline.storage.tables import marks
+from medai_pipeline_tests.fresh_services import fresh_services
 from medai_pipeline_tests.test_secrets_are_rotated_while_everything_runs import study_keys, wait_for
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -28,10 +28,8 @@ OLD, NEW = b"o" * 32, b"n" * 32
 
 @pytest.fixture
 def services(database_url: str, tmp_path: Path) -> Iterator[Services]:
-    SiteKeys.load(None, tmp_path / "keys" / "site.key", create=True)
-    made = Services(read_settings({}, home=str(tmp_path), database_url=database_url))
-    yield made
-    made.engine.dispose()
+    with fresh_services(tmp_path, database_url) as made:
+        yield made
 
 
 class Interrupted:

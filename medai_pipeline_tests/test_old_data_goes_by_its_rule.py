@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.audit_trail import AuditFilter
 from medai_pipeline.storage.database import dagster_url
-from medai_pipeline.storage.keys import SiteKeys
+from medai_pipeline_tests.fresh_services import fresh_services
 
 OLD, NEW, BUSY = "A" * 26, "B" * 26, "C" * 26
 OBJECTS = (
@@ -35,11 +36,9 @@ RULES = "raw=10,tensors=20,deidentified=30,reports=100"
 
 
 @pytest.fixture
-def services(database_url: str, tmp_path: Path):
-    SiteKeys.load(None, tmp_path / "keys" / "site.key", create=True)
-    made = Services(read_settings({}, home=str(tmp_path), database_url=database_url, retention=RULES))
-    yield made
-    made.engine.dispose()
+def services(database_url: str, tmp_path: Path) -> Iterator[Services]:
+    with fresh_services(tmp_path, database_url, retention=RULES) as made:
+        yield made
 
 
 def study(services: Services, key: str, days_ago: float, done: bool = True) -> None:

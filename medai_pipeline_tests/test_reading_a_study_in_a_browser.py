@@ -1,78 +1,24 @@
-"""A radiologist reads in a real Chromium: real values on the canvas, window, slices, heat, drawing, deciding."""
+"""A radiologist reads in a real Chromium: real values on the canvas, window, slices, heat, drawing."""
 
 from __future__ import annotations
 
-import base64
-import json
-from typing import Any
-
-import cv2
 import numpy as np
 import pytest
-import sqlalchemy as sa
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 from pydicom.pixels import apply_windowing
 
-from medai_pipeline.storage.tables import annotations, audit_log, inference_results, reviews, studies
-from medai_pipeline.storage.web_tables import priority_overrides
+from medai_pipeline.storage.tables import annotations
 from medai_pipeline_tests.browser import NewPage, complaints, forget_refusals
 from medai_pipeline_tests.dicom_objects import image
 from medai_pipeline_tests.reading_room import PASSWORD, ReadingRoom
-
-# the grey under an image point, as the screen shows it
-_GREY = """([x, y]) => {
-  const { view, canvas } = medaiViewer;
-  const [px, py] = view.toScreen([x + 0.5, y + 0.5]).map((value) => Math.floor(value * devicePixelRatio));
-  return [...canvas.getContext('2d').getImageData(px, py, 1, 1).data].slice(0, 3);
-}"""
-_DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
-
-
-def drawn(page: Page) -> None:
-    page.evaluate(_DRAWN)
-
-
-def shown_uid(page: Page) -> str:
-    return page.evaluate("medaiViewer.image.uid")
-
-
-def canvas_pixels(page: Page) -> np.ndarray:
-    """The whole canvas as it is, (rows, columns, 3)."""
-    drawn(page)
-    address = page.evaluate("medaiViewer.canvas.toDataURL('image/png')")
-    png = np.frombuffer(base64.b64decode(address.partition(",")[2]), np.uint8)
-    return cv2.cvtColor(cv2.imdecode(png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-def on_screen(page: Page, x: float, y: float) -> tuple[float, float]:
-    """An image point in the page's coordinates."""
-    box = page.locator("#canvas").bounding_box()
-    assert box
-    px, py = page.evaluate("([x, y]) => medaiViewer.view.toScreen([x, y])", [x, y])
-    return box["x"] + px, box["y"] + py
-
-
-def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
-    page.mouse.move(*start)
-    page.mouse.down()
-    page.mouse.move((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
-    page.mouse.move(*end)
-    page.mouse.up()
-    drawn(page)
-
-
-def rows_of(room: ReadingRoom, table: sa.Table, **where: Any) -> list[Any]:
-    conditions = [table.c[name] == value for name, value in where.items()]
-    with room.services.engine.connect() as connection:
-        return list(connection.execute(sa.select(table).where(*conditions)))
-
-
-@pytest.fixture
-def page(new_page: NewPage, reading_room: ReadingRoom):
-    page = reading_room.sign_in(new_page())
-    yield page
-    reading_room.forget_opinions()
-    assert complaints(page) == []
+from medai_pipeline_tests.viewer import (
+    GREY,
+    canvas_pixels,
+    drag,
+    drawn,
+    on_screen,
+    shown_uid,
+)
 
 
 def test_a_radiologist_logs_in_and_opens_the_most_urgent_study(new_page: NewPage, reading_room: ReadingRoom):
@@ -109,7 +55,7 @@ def test_the_canvas_shows_the_stored_values_through_the_window(page: Page, readi
         drawn(page)
         for dx, dy in ((0, 0), (5, 3), (-9, 4), (20, 11)):
             expected = np.clip(((values[y + dy, x + dx] - (centre - 0.5)) / (width - 1) + 0.5) * 255, 0, 255)
-            red, green, blue = page.evaluate(_GREY, [x + dx, y + dy])
+            red, green, blue = page.evaluate(GREY, [x + dx, y + dy])
             assert red == green == blue
             assert abs(red - expected) <= 1
             seen.add(red)
@@ -134,10 +80,10 @@ def test_inverting_turns_grey_and_leaves_the_surroundings_black(page: Page, read
     reading_room.open(page, "consolidation")
     page.keyboard.press("h")
     page.keyboard.press("x")
-    grey = page.evaluate(_GREY, [5, 5])[0]
+    grey = page.evaluate(GREY, [5, 5])[0]
     page.keyboard.press("i")
     drawn(page)
-    assert page.evaluate(_GREY, [5, 5])[0] == 255 - grey
+    assert page.evaluate(GREY, [5, 5])[0] == 255 - grey
     assert canvas_pixels(page)[300, 3].tolist() == [0, 0, 0]
     expect(page.locator("[data-does=invert]")).to_have_attribute("aria-pressed", "true")
 
@@ -229,7 +175,7 @@ def test_a_box_that_is_drawn_is_kept_changed_and_deleted(page: Page, reading_roo
     start, end = on_screen(page, 60, 70), on_screen(page, 120, 130)
     drag(page, start, end)
     page.wait_for_selector("#drawn li")
-    (row,) = rows_of(room, annotations, study_key=key)
+    (row,) = room.rows(annotations, study_key=key)
     assert (row.kind, row.sop_instance_uid, row.author, row.version) == ("box", shown_uid(page), "user:rita", 1)
     np.testing.assert_allclose(row.geometry["box"], [60, 70, 120, 130], atol=1.5)
     with page.expect_response(lambda r: "/annotations/" in r.url and r.request.method == "PUT"):
@@ -240,7 +186,7 @@ def test_a_box_that_is_drawn_is_kept_changed_and_deleted(page: Page, reading_roo
     corner = on_screen(page, row.geometry["box"][2], row.geometry["box"][3])
     with page.expect_response(lambda r: "/annotations/" in r.url and r.request.method == "PUT"):
         drag(page, corner, on_screen(page, 150, 160))
-    (row,) = rows_of(room, annotations, study_key=key)
+    (row,) = room.rows(annotations, study_key=key)
     np.testing.assert_allclose(row.geometry["box"], [60, 70, 150, 160], atol=1.5)
     assert (row.label, row.deleted) == ("Consolidation", False)
     page.reload()
@@ -248,7 +194,7 @@ def test_a_box_that_is_drawn_is_kept_changed_and_deleted(page: Page, reading_roo
     expect(page.locator("#drawn li input")).to_have_value("Consolidation")
     with page.expect_response(lambda r: r.request.method == "DELETE"):
         page.locator("#drawn li button").click()
-    (row,) = rows_of(room, annotations, study_key=key)
+    (row,) = room.rows(annotations, study_key=key)
     assert row.deleted
     expect(page.locator("#drawn li")).to_have_count(0)
 
@@ -266,7 +212,7 @@ def test_a_polygon_and_a_length_are_drawn_with_millimetres(page: Page, reading_r
     page.keyboard.press("m")
     drag(page, on_screen(page, 100, 400), on_screen(page, 200, 400))
     expect(page.locator("#drawn li")).to_have_count(2)
-    by_kind = {row.kind: row for row in rows_of(room, annotations, study_key=key)}
+    by_kind = {row.kind: row for row in room.rows(annotations, study_key=key)}
     np.testing.assert_allclose(by_kind["polygon"].geometry["points"], [[200, 200], [300, 210], [260, 320]], atol=1.5)
     spacing = page.evaluate("medaiViewer.frame.spacing_mm")
     assert by_kind["measurement"].geometry["length_mm"] == pytest.approx(100 * spacing[1], abs=2)
@@ -278,7 +224,7 @@ def test_somebody_elses_change_is_not_overwritten(page: Page, reading_room: Read
     page.keyboard.press("b")
     drag(page, on_screen(page, 50, 60), on_screen(page, 150, 160))
     page.wait_for_selector("#drawn li")
-    (row,) = [r for r in rows_of(room, annotations, study_key=key) if not r.deleted]
+    (row,) = [r for r in room.rows(annotations, study_key=key) if not r.deleted]
     room.services.annotations.change(
         row.id, "box", "somebody else's", row.geometry, "user:other", str(row.version), room.services.now()
     )
@@ -286,285 +232,9 @@ def test_somebody_elses_change_is_not_overwritten(page: Page, reading_room: Read
     page.keyboard.press("Enter")
     expect(page.locator("#panel-trouble")).to_contain_text("Somebody has changed this annotation")
     expect(page.locator("#drawn li input")).to_have_value("somebody else's")
-    (row,) = [r for r in rows_of(room, annotations, study_key=key) if not r.deleted]
+    (row,) = [r for r in room.rows(annotations, study_key=key) if not r.deleted]
     assert row.label == "somebody else's"
     forget_refusals(page)
-
-
-def test_a_decision_by_keys_alone_is_kept_and_audited_and_the_next_study_comes(page: Page, reading_room: ReadingRoom):
-    room, key = reading_room, reading_room.keys["prior"]
-    room.open(page, "prior")
-    page.keyboard.press("d")
-    page.keyboard.press("Control+Enter")
-    expect(page.locator("#panel-trouble")).to_contain_text("the note is empty")
-    assert rows_of(room, reviews) == []
-    page.keyboard.type("A nipple, no nodule")
-    with page.expect_response(lambda r: r.url.endswith("/review")):
-        page.keyboard.press("Control+Enter")
-    expect(page.locator("#decided")).to_contain_text("rejected")
-    (row,) = rows_of(room, reviews)
-    assert (row.decision, row.note, row.reviewer) == ("rejected", "A nipple, no nodule", "user:rita")
-    (record,) = [r for r in rows_of(room, audit_log, action="report.reviewed") if r.subject == key]
-    assert record.actor == "user:rita"
-    assert "nipple" not in json.dumps(record.detail)
-    page.keyboard.press("n")
-    page.wait_for_url(lambda url: key not in url and "/studies/" in url)
-    assert key not in [row.study_key for row in room.services.worklist.unread()]
-
-
-def test_a_report_is_accepted_by_two_keys(page: Page, reading_room: ReadingRoom):
-    room, key = reading_room, reading_room.keys["pneumothorax"]
-    room.open(page, "pneumothorax")
-    page.keyboard.press("a")
-    with page.expect_response(lambda r: r.url.endswith("/review")):
-        page.keyboard.press("Control+Enter")
-    expect(page.locator("#decided")).to_contain_text("accepted")
-    (row,) = rows_of(room, reviews)
-    assert (row.decision, row.note, row.report_id) == ("accepted", "", room.services.history.counting(key))
-    page.reload()
-    expect(page.locator("#decided")).to_contain_text("accepted by rita")
-
-
-def test_an_older_model_version_stands_beside_the_newer_one(page: Page, reading_room: ReadingRoom):
-    room, key = reading_room, reading_room.keys["consolidation"]
-    (now,) = rows_of(room, inference_results, study_key=key)
-    said = [
-        {**row, "probability": 0.25 if row["label"] == "Consolidation" else row["probability"]}
-        for row in now.result["findings"]
-    ]
-    older = {name: getattr(now, name) for name in ("study_key", "revision", "inputs_digest", "run_id", "created_at")}
-    more = {"model_name": now.model_name, "model_version": "0", "weights_sha256": "0" * 64, "role": "primary"}
-    (present,) = [
-        row["probability"] for row in room.content("consolidation")["findings"] if row["label"] == "Consolidation"
-    ]
-    try:
-        with room.services.engine.begin() as connection:
-            connection.execute(
-                sa.insert(inference_results).values(**older, **more, result={**now.result, "findings": said})
-            )
-        room.open(page, "consolidation")
-        versions = page.locator("details", has_text="Model versions (2)")
-        versions.locator("summary").click()
-        expect(versions).to_contain_text(f"{now.model_name}@{now.model_version} in the report")
-        expect(versions).to_contain_text(f"{now.model_name}@0 primary")
-        row = versions.get_by_role("row", name="Consolidation")
-        expect(row).to_contain_text("25%")
-        expect(row).to_contain_text(f"{(present - 0.25) * 100:+.0f} points")
-    finally:
-        with room.services.engine.begin() as connection:
-            connection.execute(sa.text("SET LOCAL session_replication_role = replica"))  # append-only triggers rest
-            connection.execute(sa.delete(inference_results).where(inference_results.c.weights_sha256 == "0" * 64))
-
-
-def test_a_newer_report_is_said_and_nothing_is_asked_while_the_page_is_hidden(page: Page, reading_room: ReadingRoom):
-    room, key = reading_room, reading_room.keys["consolidation"]
-    page.add_init_script("const real = setInterval; setInterval = (deed, ms) => real(deed, ms === 15000 ? 50 : ms)")
-    asked: list[Any] = []
-    page.on("request", lambda request: asked.append(request) if request.url.endswith("/news") else None)
-    room.open(page, "consolidation")
-    with page.expect_response("**/news"):
-        pass
-    assert asked[-1].headers["x-unattended"] == "1"
-    with page.expect_request(lambda r: r.url.endswith("/news") and "x-unattended" not in r.headers):
-        page.keyboard.press("ArrowDown")
-    page.evaluate("Object.defineProperty(document, 'hidden', { get: () => true, configurable: true })")
-    before = len(asked)
-    page.evaluate("new Promise((done) => setTimeout(done, 500))")
-    assert len(asked) - before <= 1  # one may have been on its way
-    expect(page.locator("#news")).to_be_empty()
-    mine, other = room.services.history.counting(key), room.services.history.counting(room.keys["prior"])
-    turn = sa.update(studies).where(studies.c.study_key == key)
-    try:
-        with room.services.engine.begin() as connection:
-            connection.execute(turn.values(report_id=other))
-        page.evaluate("delete document.hidden")
-        news = page.get_by_role("status").filter(has_text="A newer report of this study is there.")
-        expect(news).to_have_attribute("aria-live", "polite")
-        before = len(asked)
-        page.evaluate("new Promise((done) => setTimeout(done, 300))")
-        assert len(asked) - before <= 1  # it is said once
-    finally:
-        with room.services.engine.begin() as connection:
-            connection.execute(turn.values(report_id=mine))
-    news.get_by_role("link").click()
-    page.wait_for_selector("canvas[data-state=shown]")
-    expect(page.locator("#news")).to_be_empty()
-
-
-def coloured(page: Page) -> int:
-    """How many pixels of the canvas are no grey: heat, letters, the scale."""
-    return int((np.ptp(canvas_pixels(page).astype(int), axis=2) > 25).sum())
-
-
-class Late:
-    """Answers that are kept back: `open` lets later ones pass, `let_go` those that wait, too."""
-
-    def __init__(self, page: Page, addresses: str) -> None:
-        self.waiting: list[Route] = []
-        self.open = False
-        page.route(addresses, self._answer)
-
-    def _answer(self, route: Route) -> None:
-        if self.open:
-            route.continue_()
-        else:
-            self.waiting.append(route)
-
-    def let_go(self) -> None:
-        self.open = True
-        for route in self.waiting:
-            route.continue_()
-        self.waiting.clear()
-
-
-def forget_frames(page: Page) -> None:
-    """The page fetches every image anew."""
-    page.evaluate("medaiViewer.frames = new medaiViewer.frames.constructor(medaiViewer.frames.address)")
-
-
-def test_heat_that_comes_late_never_lies_on_another_image(page: Page, reading_room: ReadingRoom):
-    reading_room.open(page, "consolidation")
-    page.wait_for_function("medaiViewer.heat !== null")
-    page.keyboard.press("x")  # boxes are on their own image by themselves
-    hot, warm = shown_uid(page), coloured(page)
-    heat = Late(page, "**/heat/*")
-    with page.expect_request("**/heat/*"):
-        page.locator("#heat").dispatch_event("change")
-    page.keyboard.press("ArrowUp")
-    page.wait_for_function("(uid) => medaiViewer.image.uid !== uid", arg=hot)
-    page.wait_for_selector("canvas[data-state=shown]")
-    other, plain = shown_uid(page), coloured(page)
-    assert plain < warm / 2
-    forget_frames(page)  # back to the image with heat: its values come late, too, and its heat before them
-    frames = Late(page, "**/frames/**")
-    with page.expect_request(f"**/frames/{hot}/*"):
-        page.keyboard.press("ArrowDown")
-    with page.expect_response("**/heat/*"):
-        heat.let_go()
-    drawn(page)
-    assert (shown_uid(page), page.evaluate("medaiViewer.heat"), coloured(page)) == (other, None, plain)
-    assert page.locator("#canvas").get_attribute("data-state") == "loading"
-    frames.let_go()
-    page.wait_for_function("(uid) => medaiViewer.image.uid === uid && medaiViewer.heat !== null", arg=hot)
-    assert coloured(page) > plain * 2
-
-
-def test_values_that_come_late_are_not_shown_over_what_is_looked_at_now(page: Page, reading_room: ReadingRoom):
-    reading_room.open(page, "consolidation")
-    page.keyboard.press("Home")
-    expect(page.locator("#where")).to_have_text("1 of 6")
-    page.wait_for_selector("canvas[data-state=shown]")
-    first, words = shown_uid(page), page.locator("#note-image").inner_text()
-    forget_frames(page)
-    frames = Late(page, "**/frames/**")
-    with page.expect_request("**/frames/**"):
-        page.keyboard.press("ArrowDown")
-    expect(page.locator("#where")).to_have_text("2 of 6")
-    drawn(page)
-    assert shown_uid(page) == first and page.locator("#note-image").inner_text() == words  # it names what is seen
-    frames.open = True
-    page.keyboard.press("ArrowDown")
-    page.wait_for_selector("canvas[data-state=shown]")
-    third, picture = shown_uid(page), canvas_pixels(page)
-    late = frames.waiting[0].request.url
-    with page.expect_response(late):
-        frames.let_go()
-    drawn(page)
-    assert shown_uid(page) == third != first and third not in late
-    np.testing.assert_array_equal(canvas_pixels(page), picture)
-
-
-def test_a_film_is_not_shown_through_the_window_of_the_film_before(page: Page, reading_room: ReadingRoom):
-    """Two films of one series are exposed apart, each with a window of its own; slices of a volume are not."""
-    reading_room.open(page, "pneumothorax")
-    films = page.evaluate(
-        "JSON.parse(document.querySelector('#study-data').textContent).series.map((one) => one.images[0].uid)"
-    )
-    shown = """async (uids) => {
-      const { first } = await import('/static/window.js');
-      const images = uids.map((uid) => ({ uid, frame: 1, frames: 1, number: 1 }));
-      await medaiViewer.show(images[0], 'one series');
-      medaiViewer.setWindow({ centre: 10, width: 20, function: 'LINEAR' });
-      await medaiViewer.show(images[1], 'one series');
-      return [medaiViewer.window, first(medaiViewer.frame, medaiViewer.part)];
-    }"""
-    window, own = page.evaluate(shown, films[:2])
-    assert window == own
-    reading_room.open(page, "consolidation")
-    slices = page.evaluate(
-        "JSON.parse(document.querySelector('#study-data').textContent).series[0].images.map((one) => one.uid)"
-    )
-    window, own = page.evaluate(shown, slices[:2])
-    assert (window["centre"], window["width"]) == (10, 20) and window != own
-
-
-def test_an_edit_says_what_is_really_there(page: Page, reading_room: ReadingRoom):
-    room, key = reading_room, reading_room.keys["consolidation"]
-    room.open(page, "consolidation")
-    page.keyboard.press("e")
-    page.locator("#edit input[value=Effusion]").check()
-    page.locator("#note").fill("a small effusion as well")
-    with page.expect_response(lambda r: r.url.endswith("/review")):
-        page.keyboard.press("Control+Enter")
-    (report,) = room.services.history.reports(key)
-    (decision,) = [d for d in room.services.history.decisions(key) if d.report_id == report.id]
-    assert decision.decision == "edited"
-    present = {row["label"] for row in decision.content["findings"] if row["present"]}
-    assert present == {"Consolidation", "Effusion"}
-
-
-def test_a_priority_is_changed_with_a_reason(page: Page, reading_room: ReadingRoom):
-    room, key = reading_room, reading_room.keys["pneumothorax"]
-    room.open(page, "pneumothorax")
-    page.locator("#decision summary").click()
-    page.select_option("#new-priority", "urgent")
-    page.fill("#why", "seen on the ward already")
-    with page.expect_response(lambda r: r.url.endswith("/priority")):
-        page.locator("#prioritize button").click()
-    expect(page.locator("#priority")).to_have_text("urgent")
-    (row,) = rows_of(room, priority_overrides, study_key=key)
-    assert (row.priority, row.reason, row.actor) == ("urgent", "seen on the ward already", "user:rita")
-
-
-def test_who_it_is_is_told_on_a_click_that_is_recorded(page: Page, reading_room: ReadingRoom):
-    room, key = reading_room, reading_room.keys["pneumothorax"]
-    name = str(room.studies["pneumothorax"].datasets[0].PatientName).replace("^", " ")
-    room.open(page, "pneumothorax")
-    assert name not in page.content()
-    before = len(rows_of(room, audit_log, action="identity.read", subject=key))
-    page.locator("#whois").click()
-    expect(page.locator("#who")).to_contain_text(name)
-    records = rows_of(room, audit_log, action="identity.read", subject=key)
-    assert len(records) == before + 1
-    assert records[-1].actor == "user:rita"
-
-
-def test_the_same_patients_studies_are_linked_without_opening_an_identity(page: Page, reading_room: ReadingRoom):
-    room = reading_room
-    before = len(rows_of(room, audit_log, action="identity.read"))
-    room.open(page, "pneumothorax")
-    linked = page.eval_on_selector_all("details a[href^='/studies/']", "all => all.map((a) => a.getAttribute('href'))")
-    assert [link for link in linked if "reports" not in link] == [f"/studies/{room.keys['prior']}"]
-    assert len(rows_of(room, audit_log, action="identity.read")) == before
-
-
-def test_an_earlier_study_is_shown_beside_and_scrolls_and_windows_by_itself(page: Page, reading_room: ReadingRoom):
-    room = reading_room
-    room.open(page, "pneumothorax")
-    window = page.evaluate("medaiViewer.window")
-    page.locator(f"[data-compare='{room.keys['prior']}']").click()
-    other = page.locator(".other canvas")
-    expect(other).to_have_attribute("data-state", "shown")
-    expect(other).to_have_attribute("aria-label", "Other study, DX PA, image 1 of 1")
-    expect(page.locator(".otherbar a")).to_have_attribute("href", f"/studies/{room.keys['prior']}")
-    before = other.evaluate("(canvas) => canvas.toDataURL()")
-    box = other.bounding_box()
-    assert box
-    drag(page, (box["x"] + 50, box["y"] + 200), (box["x"] + 200, box["y"] + 260))
-    assert other.evaluate("(canvas) => canvas.toDataURL()") != before
-    assert page.evaluate("medaiViewer.window") == window
-    page.locator(".otherbar button").click()
-    expect(other).to_have_count(0)
 
 
 def test_a_failed_study_says_where_and_why(page: Page, reading_room: ReadingRoom):

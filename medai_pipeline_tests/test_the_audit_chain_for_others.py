@@ -18,9 +18,9 @@ from medai_pipeline.results.audit_event import CODES, KINDS, kind_of
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.audit import Audit, Head
-from medai_pipeline.storage.keys import SiteKeys
 from medai_pipeline.storage.rotation import Rotation
 from medai_pipeline_tests.conftest import ROOT
+from medai_pipeline_tests.fresh_services import fresh_services
 from medai_pipeline_tests.test_audit_chain_finds_tampering import fill
 
 Medai = Callable[..., str]
@@ -28,10 +28,8 @@ Medai = Callable[..., str]
 
 @pytest.fixture
 def services(database_url: str, tmp_path: Path) -> Iterator[Services]:
-    SiteKeys.load(None, tmp_path / "keys" / "site.key", create=True)
-    made = Services(read_settings({}, home=str(tmp_path), database_url=database_url))
-    yield made
-    made.engine.dispose()
+    with fresh_services(tmp_path, database_url) as made:
+        yield made
 
 
 @pytest.fixture

@@ -22,10 +22,9 @@ from medai_pipeline.orchestration.ageing import apply
 from medai_pipeline.orchestration.forgetting import forget
 from medai_pipeline.pacs.records import UploadResult
 from medai_pipeline.services import Services
-from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.audit_trail import AuditFilter
-from medai_pipeline.storage.keys import SiteKeys
 from medai_pipeline.storage.objects import ObjectStore
+from medai_pipeline_tests.fresh_services import fresh_services
 from medai_pipeline_tests.orthanc import file_bytes, made_study
 
 PATIENT, OTHER = "ZZPAT^17", "ZZPAT^18"
@@ -34,10 +33,8 @@ Medai = Callable[..., Result]
 
 @pytest.fixture
 def services(database_url: str, tmp_path: Path) -> Iterator[Services]:
-    SiteKeys.load(None, tmp_path / "keys" / "site.key", create=True)
-    made = Services(read_settings({}, home=str(tmp_path), database_url=database_url))
-    yield made
-    made.engine.dispose()
+    with fresh_services(tmp_path, database_url) as made:
+        yield made
 
 
 @pytest.fixture

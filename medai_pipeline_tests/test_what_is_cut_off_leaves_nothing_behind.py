@@ -19,15 +19,14 @@ from medai_pipeline.keeping import kept_name, purge_kept
 from medai_pipeline.orchestration.ageing import apply, retention
 from medai_pipeline.orchestration.forgetting import forget, forget_incoming
 from medai_pipeline.services import Services
-from medai_pipeline.settings import read_settings
 from medai_pipeline.storage.audit_trail import AuditFilter
 from medai_pipeline.storage.envelope import seal
 from medai_pipeline.storage.keyring import KeyRing, read_ring
-from medai_pipeline.storage.keys import SiteKeys
 from medai_pipeline.storage.objects import ObjectStore
 from medai_pipeline.storage.rotation import BY_STUDY
 from medai_pipeline.storage.secrets import wrapped
 from medai_pipeline.storage.tables import site_keys, study_secrets
+from medai_pipeline_tests.fresh_services import fresh_services
 from medai_pipeline_tests.orthanc import file_bytes, made_study
 from medai_pipeline_tests.test_old_data_goes_by_its_rule import OLD, RULES, study
 
@@ -38,10 +37,8 @@ class Killed(BaseException):
 
 @pytest.fixture
 def services(database_url: str, tmp_path: Path) -> Iterator[Services]:
-    SiteKeys.load(None, tmp_path / "keys" / "site.key", create=True)
-    made = Services(read_settings({}, home=str(tmp_path), database_url=database_url, retention=RULES))
-    yield made
-    made.engine.dispose()
+    with fresh_services(tmp_path, database_url, retention=RULES) as made:
+        yield made
 
 
 def records(services: Services, action: str) -> list[str]:
