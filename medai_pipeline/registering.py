@@ -218,10 +218,7 @@ def compared(changes: Changes, old: str, new: str, rules: Path | None) -> Compar
     """Both versions' (name@version) answers and priorities from the database, side by side."""
     from medai_pipeline.stages.comparison import compare
 
-    names = [tuple(label.split("@", 1)) for label in (old, new)]
-    said = [changes.answers(*name) for name in names]
-    reported = [changes.priorities(*name) for name in names]
-    return compare(old, new, (said[0], said[1]), (reported[0], reported[1]), rules)
+    return compare(old, new, changes.in_both(old, new), (changes.priorities(old), changes.priorities(new)), rules)
 
 
 def after_promotion(models: ModelSet, label: str) -> ModelSet:

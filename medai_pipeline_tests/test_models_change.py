@@ -17,6 +17,7 @@ from medai_pipeline.errors import PacsUnreachable
 from medai_pipeline.local.model_commands import what_follows
 from medai_pipeline.models.catalog import entry
 from medai_pipeline.models.load import weights_path
+from medai_pipeline.orchestration import model_choice, model_sensors
 from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.partitions import BACKFILL, RANGE_END, RANGE_START
 from medai_pipeline.phantoms.studies import make_study
@@ -299,6 +300,55 @@ def test_a_backfill_that_gets_nowhere_stops_and_says_how_to_go_on(pipeline: Pipe
     assert "medai backfill --model demo-chest-xray@2" in models.skipped
     models.services.registry.want_backfill("demo-chest-xray", "2", "ann", patient.now())
     assert len(models.sensor()) == 1
+
+
+def test_very_many_studies_come_in_backfills_one_after_another_the_last_reported_first(
+    pipeline: Pipeline, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_sensors, "STUDIES_AT_ONCE", 2)
+    monkeypatch.setattr(model_sensors, "MARKED_AT_ONCE", 1)
+    monkeypatch.setattr(model_choice, "EVENTS_AT_ONCE", 1)
+    keys = []
+    for seed in (566, 567, 568, 569):
+        keys += pipeline.send(film(seed))
+        pipeline.work()
+    models.promote(models.register("2"))
+    (first,) = models.sensor()
+    assert _studies_of(first) == set(keys[2:]) and first.tags["medai/studies"] == "2"
+    assert [models.stale(key) for key in keys] == [False, False, True, True]
+    assert all(result.success for result in models.backfill(first))
+    assert [models.reported_by(key) for key in keys] == [FILM, FILM, FILM2, FILM2]
+    (second,) = models.sensor()
+    assert _studies_of(second) == set(keys[:2])
+    assert dg.AssetKey("normalized_tensors") not in second.asset_graph_subset.asset_keys  # none of its runs has died
+    assert all(result.success for result in models.backfill(second))
+    assert models.sensor() == [] and "no study is left" in models.skipped
+
+
+def test_all_studies_of_a_promotion_are_marked_while_its_first_backfill_runs(
+    pipeline: Pipeline, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_sensors, "STUDIES_AT_ONCE", 1)
+    monkeypatch.setattr(model_sensors, "MARKED_AT_ONCE", 1)
+    monkeypatch.setattr(model_choice, "EVENTS_AT_ONCE", 1)
+    keys = pipeline.send(film(571), film(572), film(573))
+    pipeline.work()
+    models.promote(models.register("2"))
+    (request,) = models.sensor()
+    marked = [sum(models.stale(key) for key in keys)]
+    running = PartitionBackfill(
+        backfill_id="running", status=BulkActionStatus.REQUESTED, from_failure=False, tags=dict(request.tags),
+        backfill_timestamp=pipeline.now().timestamp(), asset_selection=sorted(request.asset_graph_subset.asset_keys),
+    )  # fmt: skip
+    pipeline.instance.add_backfill(running)
+    for _ in range(2):
+        assert models.sensor() == [] and "3 studies are left" in models.skipped
+        marked.append(sum(models.stale(key) for key in keys))
+    assert marked == [1, 2, 3]
+
+
+def _studies_of(request: dg.RunRequest) -> set[str]:
+    return set(request.asset_graph_subset.get_partitions_subset(dg.AssetKey("predictions")).get_partition_keys())
 
 
 def test_a_backfill_of_many_studies_comes_in_chunks() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import polars as pl
 from PIL import Image
 
 from medai_pipeline.local import comparing
@@ -12,6 +14,7 @@ from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, SHADOW_JOB
 from medai_pipeline.orchestration.model_sensors import Asked, reached, request_comparisons, request_shadows
 from medai_pipeline.orchestration.partitions import DEFER_EVENTS, RANGE_START
 from medai_pipeline.registering import compared, pairs_of
+from medai_pipeline.results.comparison_plots import _drawn
 from medai_pipeline_tests.pipeline import Pipeline
 from medai_pipeline_tests.versions_in_use import FILM, FILM2, Models, film
 
@@ -38,14 +41,15 @@ def test_two_versions_are_compared_study_by_study(pipeline: Pipeline, models: Mo
     assert metadata["probabilities"].startswith("![plot](data:image/png;base64,")
     found = comparing.comparison(models.services, FILM2)  # against what it took the place of
     assert (found.old, found.new) == (FILM, FILM2)
-    assert found == compared(models.services.changes, FILM, FILM2, None)
+    again = compared(models.services.changes, FILM, FILM2, None)
+    assert found.shifts.equals(again.shifts) and found.moves.equals(again.moves)
     said = "\n".join(str(cell) for table in comparing.as_tables(found) for c in table.columns for cell in c.cells)
-    assert {*entry(FILM).classes, *(flip.study_key for flip in found.flips)} <= set(said.splitlines())
-    assert comparing.in_words(found).startswith(f"2 studies read by both: {len(found.flips)} findings flipped")
+    assert {*entry(FILM).classes, *found.flips["study_key"]} <= set(said.splitlines())
+    assert comparing.in_words(found).startswith(f"2 studies read by both: {found.flips.height} findings flipped")
     pictures = comparing.write_plots(found, models.folder / "plots")
     assert [Image.open(path).size > (300, 250) for path in pictures] == [True, True]
-    assert {move.study_key for move in found.moves} == set(keys)
-    assert all(shift.new > shift.old for shift in found.shifts)
+    assert set(found.moves["study_key"]) == set(keys)
+    assert (found.shifts["new"] > found.shifts["old"]).all()
 
 
 def test_a_shadow_is_asked_beside_and_the_worklist_does_not_know_it(pipeline: Pipeline, models: Models) -> None:
@@ -122,3 +126,13 @@ def test_a_comparison_whose_run_was_killed_is_made_again(pipeline: Pipeline, mod
 
 def test_a_comparison_is_made_anew_in_growing_steps() -> None:
     assert [reached(n) for n in (1, 9, 10, 14, 99, 100, 149, 1234)] == [1, 9, 10, 10, 95, 100, 100, 1000]
+
+
+def test_of_very_many_findings_those_that_flipped_are_drawn_first() -> None:
+    old = np.linspace(0, 0.4, 50_000)
+    shifts = pl.DataFrame({"label": "Mass", "old": old, "new": old, "old_present": False, "new_present": False})
+    flipped = pl.DataFrame({"label": "Mass", "old": 0.4, "new": 0.6, "old_present": False, "new_present": True}).head(1)
+    drawn, count = _drawn(pl.concat([shifts, *[flipped] * 9]).with_columns(flipped=pl.col("new_present")))
+    assert count == 50_009 and drawn.height <= 6000
+    assert drawn["flipped"].sum() == 9
+    assert drawn["old"].max() > 0.39 and drawn["old"].min() < 0.01  # evenly spaced, not the first ones

@@ -28,7 +28,7 @@ def comparison(services: Services, one: str, other: str = "") -> Comparison:
         services.registry.version(*_parts(label))
     old, new = (one, other) if other else _pair(one, pairs_of(rows))
     found = compared(services.changes, old, new, services.settings.triage_rules)
-    if not found.moves:
+    if found.moves.is_empty():
         raise ModelError(
             f"no study was read by both {old} and {new}: a shadow reads new studies, a promotion the older ones as well"
         )
@@ -57,30 +57,32 @@ def as_tables(found: Comparison) -> Iterator[Table]:
         "finding", "studies", "present", "", "now present", "now absent", "mean shift", "greatest",
         title=f"{found.old} -> {found.new}", title_justify="left", header_style="bold",
     )  # fmt: skip
-    for row in found.by_finding():
-        present = f"{row.old_present} -> {row.new_present}"
-        share = f"{row.new_present - row.old_present:+d}" if row.new_present != row.old_present else ""
-        shifts = f"{row.mean_shift:+.3f}", f"{row.greatest_shift:.3f}"
-        table.add_row(row.label, str(row.studies), present, share, str(row.appeared), str(row.vanished), *shifts)
+    for row in found.by_finding().iter_rows(named=True):
+        old, new = row["old_present"], row["new_present"]
+        shifts = f"{row['mean_shift']:+.3f}", f"{row['greatest_shift']:.3f}"
+        turned = str(row["appeared"]), str(row["vanished"])
+        share = f"{new - old:+d}" if new != old else ""
+        table.add_row(row["label"], str(row["studies"]), f"{old} -> {new}", share, *turned, *shifts)
     yield table
-    if found.moved:
+    moved, flips = found.moved, found.flips
+    if not moved.is_empty():
         yield _studies(
-            f"priorities that moved{_of(len(found.moved))}",
+            f"priorities that moved{_of(moved.height)}",
             ("study", found.old, found.new),
-            [(move.study_key, move.old.value, move.new.value) for move in found.moved[:SHOWN]],
+            moved.head(SHOWN).select("study_key", "old", "new").rows(),
         )
-    if found.flips:
+    if not flips.is_empty():
         yield _studies(
-            f"findings that flipped{_of(len(found.flips))}",
+            f"findings that flipped{_of(flips.height)}",
             ("study", "finding", found.old, found.new),
-            [(s.study_key, s.label, f"{s.old:.3f}", f"{s.new:.3f}") for s in found.flips[:SHOWN]],
+            [(key, label, f"{old:.3f}", f"{new:.3f}") for key, label, old, new, *_ in flips.head(SHOWN).rows()],
         )
 
 
 def in_words(found: Comparison) -> str:
     """The whole in one sentence."""
-    rose, fell = sum(move.rise > 0 for move in found.moves), sum(move.rise < 0 for move in found.moves)
-    return f"{len(found.moves)} studies read by both: {len(found.flips)} findings flipped, {rose} priorities rose, {fell} fell"
+    flipped = f"{found.flips.height} findings flipped"
+    return f"{found.moves.height} studies read by both: {flipped}, {found.rose} priorities rose, {found.fell} fell"
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
@@ -88,12 +90,9 @@ def as_json(found: Comparison) -> dict[str, Any]:
     return {
         "old": found.old,
         "new": found.new,
-        "findings": [
-            {"study": s.study_key, "finding": s.label, "old": s.old, "new": s.new,
-             "old_present": s.old_present, "new_present": s.new_present} for s in found.shifts
-        ],
-        "priorities": [{"study": m.study_key, "old": m.old.value, "new": m.new.value} for m in found.moves],
-    }  # fmt: skip
+        "findings": found.shifts.rename({"study_key": "study", "label": "finding"}).to_dicts(),
+        "priorities": found.moves.select(study="study_key", old="old", new="new").to_dicts(),
+    }
 
 
 def write_plots(found: Comparison, folder: Path) -> list[Path]:

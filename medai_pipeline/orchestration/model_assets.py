@@ -1,7 +1,7 @@
 """Assets about models, not studies: what two versions say of the same studies, and what a shadow version says."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from medai_pipeline.orchestration.model_choice import model_choice
 from medai_pipeline.orchestration.partitions import STUDIES
 from medai_pipeline.records import StudyPrediction
 from medai_pipeline.registering import compared
-from medai_pipeline.stages.comparison import Comparison, Shift, Summary, pictures
+from medai_pipeline.stages.comparison import Comparison, pictures
 from medai_pipeline.storage.codec import encode
 
 PAIRS = dg.DynamicPartitionsDefinition(name="model_pairs")
@@ -46,44 +46,43 @@ def model_comparison(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
 
 def described(found: Comparison) -> dict[str, Any]:
     """Tables and pictures of a comparison: study keys and numbers, no identity."""
-    changes = [
-        {"study": move.study_key, found.old: move.old.value, found.new: move.new.value} for move in found.moved[:ROWS]
-    ]
+    moved = found.moved.head(ROWS).iter_rows(named=True)
+    changes = [{"study": move["study_key"], found.old: move["old"], found.new: move["new"]} for move in moved]
     return {
         "read me": dg.MetadataValue.md(
-            f"What **{found.new}** says against **{found.old}**, over {len(found.moves)} studies that both have read. "
+            f"What **{found.new}** says against **{found.old}**, over {found.moves.height} studies that both have read. "
             f"{DISCLAIMER}"
         ),
-        "studies": len(found.moves),
-        "findings that flipped": len(found.flips),
-        "priorities that rose": sum(move.rise > 0 for move in found.moves),
-        "priorities that fell": sum(move.rise < 0 for move in found.moves),
-        "by finding": _table([_figures(row) for row in found.by_finding()]),
+        "studies": found.moves.height,
+        "findings that flipped": found.flips.height,
+        "priorities that rose": found.rose,
+        "priorities that fell": found.fell,
+        "by finding": _table([_figures(row) for row in found.by_finding().iter_rows(named=True)]),
         **{name: dg.MetadataValue.md(_picture(png)) for name, png in pictures(found).items()},
-        f"flipped (first {ROWS})": _table([_row(shift) for shift in found.flips[:ROWS]]),
+        f"flipped (first {ROWS})": _table([_row(shift) for shift in found.flips.head(ROWS).iter_rows(named=True)]),
         f"priorities that moved (first {ROWS})": _table(changes),
     }
 
 
-def _figures(row: Summary) -> dict[str, Any]:
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "finding": row.label,
-        "present, old": row.old_present,
-        "present, new": row.new_present,
-        "now present": row.appeared,
-        "now absent": row.vanished,
-        "mean shift": round(row.mean_shift, 3),
-        "greatest shift": round(row.greatest_shift, 3),
+        "finding": row["label"],
+        "present, old": row["old_present"],
+        "present, new": row["new_present"],
+        "now present": row["appeared"],
+        "now absent": row["vanished"],
+        "mean shift": round(row["mean_shift"], 3),
+        "greatest shift": round(row["greatest_shift"], 3),
     }
 
 
-def _row(shift: Shift) -> dict[str, Any]:
+def _row(shift: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "study": shift.study_key,
-        "finding": shift.label,
-        "old": round(shift.old, 3),
-        "new": round(shift.new, 3),
-        "now": "present" if shift.new_present else "absent",
+        "study": shift["study_key"],
+        "finding": shift["label"],
+        "old": round(shift["old"], 3),
+        "new": round(shift["new"], 3),
+        "now": "present" if shift["new_present"] else "absent",
     }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from medai_pipeline.errors import MedaiError
+from medai_pipeline.models.catalog import ModelSet
 from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, MODEL_JOBS, PAIRS, SHADOW_JOB, pair
 from medai_pipeline.orchestration.model_choice import observe
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, contiguous
@@ -26,19 +28,23 @@ _SINCE = "medai/asked_at"  # which asking a backfill answers
 _CLOCKS = timedelta(minutes=1)  # by which those of two machines may differ
 _OPEN = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
 SHADOWS_AT_ONCE = 64
+MARKED_AT_ONCE = 10_000  # studies of a promoted version that Dagster is told of at a time
+STUDIES_AT_ONCE = 2000  # of one backfill: Dagster evaluates a backfill whole each time; the next one takes those left
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How often a version's backfill was asked for without fewer studies being left, and when last."""
+    """How often a version's backfill was asked for without fewer studies being left, and when last; whether Dagster knows of
+    all its studies that they are stale."""
 
     left: int = 0
     tries: int = 0
     at: float = 0.0
+    marked: bool = False
 
     def next(self, left: int, now: datetime) -> Effort:
         tries = self.tries + 1 if left >= self.left > 0 else 1
-        return Effort(left, tries, now.timestamp())
+        return replace(self, left=left, tries=tries, at=now.timestamp())
 
 
 def model_backfills(services: Services) -> dg.SensorDefinition:
@@ -88,6 +94,10 @@ def request_backfills(
             services.registry.backfill_done(row.name, row.version, since, stopped=True)
             words.append(f"{row.label}: its backfill was canceled; `medai backfill --model {row.label}` starts another")
             continue
+        keys.reverse()  # those reported last are looked at soonest
+        if not effort.marked:
+            marked = observe(instance, keys, version_of(row), MARKED_AT_ONCE)
+            kept[name] = effort = replace(effort, marked=marked)
         if _backfills(instance, row.label, _OPEN):
             words.append(f"{row.label}: {len(keys)} studies are left")
             continue
@@ -99,11 +109,13 @@ def request_backfills(
         if now.timestamp() - effort.at < pause:
             words.append(f"{row.label}: tried again soon")
             continue
-        observe(instance, keys, version_of(row))
+        first, anew = _first(models, read, keys)
+        anew |= effort.tries > 0 and len(keys) > effort.left - STUDIES_AT_ONCE  # a run that died may have left others
+        observe(instance, first, version_of(row), len(first))  # also what was reported since all were marked
         kept[name] = effort.next(len(keys), now)
         tags = {**BEHIND, BACKFILL: row.label, _SINCE: since.isoformat(), DEFER_EVENTS: "true",
-                "medai/studies": str(len(keys))}  # fmt: skip
-        subset = _subset(context, services, read, keys, effort.tries > 0)
+                "medai/studies": str(len(first))}  # fmt: skip
+        subset = _subset(context, first, anew)
         requests.append(dg.RunRequest.for_asset_graph_subset(subset, tags))
     return requests, kept, words
 
@@ -136,16 +148,17 @@ def _backfills(
     return any(wanted.items() <= backfill.tags.items() for backfill in found)
 
 
-def _subset(
-    context: dg.SensorEvaluationContext, services: Services, read: list[ReadStudy], keys: list[str], tried: bool
-) -> AssetGraphSubset:
-    """The assets from the prediction on; from the tensors on where a version before took other images.
+def _first(models: ModelSet, read: Sequence[ReadStudy], keys: Sequence[str]) -> tuple[list[str], bool]:
+    """Which studies the next backfill takes, those that keep their tensors first, and whether it makes the tensors anew:
+    where the version before took other images, or took them otherwise."""
+    others = {study.study_key for study in read if needs_other_tensors(study, models)}
+    same = [key for key in keys if key not in others]
+    return (same or list(keys))[:STUDIES_AT_ONCE], not same
 
-    Also where it was `tried` before: a run that died may have left the tensors of another version.
-    """
-    models, wanted = services.models, set(keys)
-    again = tried or any(needs_other_tensors(study, models) for study in read if study.study_key in wanted)
-    assets = ("normalized_tensors", *_FROM_PREDICTION) if again else _FROM_PREDICTION
+
+def _subset(context: dg.SensorEvaluationContext, keys: Sequence[str], anew: bool) -> AssetGraphSubset:
+    """The assets from the prediction on; from the tensors on where these are made `anew`."""
+    assets = ("normalized_tensors", *_FROM_PREDICTION) if anew else _FROM_PREDICTION
     partitions = {AssetKeyPartitionKey(dg.AssetKey(asset), key) for asset in assets for key in keys}
     assert context.repository_def
     return AssetGraphSubset.from_asset_partition_set(partitions, context.repository_def.asset_graph)
@@ -227,12 +240,12 @@ def _unanswered(services: Services) -> dict[str, str]:
     rows = [(row, row.promoted_at) for row in services.registry.versions() if row.state == "shadow" and row.promoted_at]
     if not rows:
         return {}
-    models, read = services.models, services.changes.read_studies()
     found: dict[str, str] = {}
     for row, since in rows:
-        entry = models.entry(row.label)
-        mine = [study.study_key for study in read if entry in models.beside(study.modality, study.body_part)]
-        found |= {f"{row.label} {key}": key for key in services.changes.unasked(row.name, row.version, since, mine)}
+        entry = services.models.entry(row.label)
+        for key, modality, body_part in services.changes.unasked(row.name, row.version, since):
+            if entry in services.models.beside(modality, body_part):
+                found[f"{row.label} {key}"] = key
     return found
 
 

@@ -1,142 +1,154 @@
-"""model_comparison: what two versions said about the same studies, finding by finding and priority by priority."""
+"""model_comparison: what two versions said about the same studies, finding by finding and priority by priority.
+
+Columns, not objects: a site that promotes a version compares it over every study it has, 15 findings each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medai_pipeline.records import Priority
 
+if TYPE_CHECKING:
+    import polars as pl
+
 Study = tuple[str, int]  # study key, revision
+Both = tuple[Study, Mapping[str, Any], Mapping[str, Any]]  # and what either version said of it
+_ROWS_AT_ONCE = 50_000
 
 
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """One finding of one study: its probability by both versions, and whether each called it present."""
-
-    study_key: str
-    label: str
-    old: float
-    new: float
-    old_present: bool
-    new_present: bool
-
-    @property
-    def flipped(self) -> bool:
-        return self.old_present != self.new_present
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """One study's priority by both versions. `rise` is above 0 when the new one is more urgent."""
-
-    study_key: str
-    old: Priority
-    new: Priority
-
-    @property
-    def rise(self) -> int:
-        return self.old.rank - self.new.rank
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """One finding over all studies: in how many each version calls it present, how many flipped to present and to absent,
-    and by how much its probability moved: in the mean, with its sign, and at most, without."""
-
-    label: str
-    studies: int
-    old_present: int
-    new_present: int
-    appeared: int
-    vanished: int
-    mean_shift: float
-    greatest_shift: float
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two versions over the studies that both have read."""
+    """Two versions over the studies that both have read.
+
+    `shifts`, a row a finding of a study: study_key, label, old and new (probabilities by both versions), old_present and
+    new_present (whether each called it present). `moves`, a row a study: study_key, old and new (priorities by both), rise
+    (above 0 when the new one is more urgent). Both in the order of study keys.
+    """
 
     old: str
     new: str
-    shifts: tuple[Shift, ...]
-    moves: tuple[Move, ...]
+    shifts: pl.DataFrame
+    moves: pl.DataFrame
 
     @property
-    def flips(self) -> tuple[Shift, ...]:
+    def flips(self) -> pl.DataFrame:
         """Findings that one version calls present and the other absent, the greatest shift first."""
-        return tuple(sorted((s for s in self.shifts if s.flipped), key=lambda s: -abs(s.new - s.old)))
+        import polars as pl
+
+        flipped = self.shifts.filter(pl.col("old_present") != pl.col("new_present"))
+        return flipped.sort((pl.col("new") - pl.col("old")).abs(), descending=True, maintain_order=True)
 
     @property
-    def moved(self) -> tuple[Move, ...]:
+    def moved(self) -> pl.DataFrame:
         """Studies whose priority is another one, those that rose most first."""
-        return tuple(sorted((m for m in self.moves if m.rise), key=lambda m: (-m.rise, m.study_key)))
+        import polars as pl
 
-    def by_finding(self) -> list[Summary]:
-        """One row a finding, by name."""
-        labels = sorted({shift.label for shift in self.shifts})
-        return [_summary(label, [s for s in self.shifts if s.label == label]) for label in labels]
+        return self.moves.filter(pl.col("rise") != 0).sort("rise", descending=True, maintain_order=True)
+
+    @property
+    def rose(self) -> int:
+        """How many studies are more urgent by the new version."""
+        return int((self.moves["rise"] > 0).sum())
+
+    @property
+    def fell(self) -> int:
+        """How many are less urgent."""
+        return int((self.moves["rise"] < 0).sum())
+
+    def by_finding(self) -> pl.DataFrame:
+        """A row a finding, by name: label, studies; old_present and new_present, in how many each version calls it present;
+        appeared and vanished, how many flipped to present and to absent; mean_shift and greatest_shift, by how much its
+        probability moved in the mean, with its sign, and at most, without."""
+        import polars as pl
+
+        shift, old, new = pl.col("new") - pl.col("old"), pl.col("old_present"), pl.col("new_present")
+        return (
+            self.shifts.group_by("label")
+            .agg(
+                studies=pl.len(),
+                old_present=old.sum(),
+                new_present=new.sum(),
+                appeared=(new & ~old).sum(),
+                vanished=(old & ~new).sum(),
+                mean_shift=shift.mean(),
+                greatest_shift=shift.abs().max(),
+            )
+            .sort("label")
+        )
 
 
 def compare(
     old: str,
     new: str,
-    said: tuple[Mapping[Study, Mapping[str, Any]], Mapping[Study, Mapping[str, Any]]],
+    said: Iterable[Both],
     reported: tuple[Mapping[Study, str], Mapping[Study, str]],
     rules: Path | None = None,
 ) -> Comparison:
-    """`said` are the results of both versions as the database keeps them, `reported` the priorities of their reports.
+    """`said` are the results of both versions as the database keeps them, in the order of study keys; taken one by one, so
+    that they need not all be in memory. `reported`: the priorities of their reports.
 
     Findings that only one version knows are left out. Where one version has no report (a shadow), both priorities follow
     from the numbers alone, so that like is compared with like; `rules` is the site's triage table.
     """
-    shifts: list[Shift] = []
-    moves: list[Move] = []
-    for study in sorted(said[0].keys() & said[1].keys()):
-        before, after = (_findings(side[study]) for side in said)
-        for label in before.keys() & after.keys():
+    import polars as pl
+
+    probability = dict.fromkeys(("old", "new"), pl.Float64) | dict.fromkeys(("old_present", "new_present"), pl.Boolean)
+    shifts = _Columns({"study_key": pl.String, "label": pl.String, **probability})
+    moves = _Columns({"study_key": pl.String, "old": pl.String, "new": pl.String, "rise": pl.Int8})
+    for study, *answers in said:
+        before, after = ({finding["label"]: finding for finding in answer["findings"]} for answer in answers)
+        for label in sorted(before.keys() & after.keys()):
             a, b = before[label], after[label]
-            shifts.append(Shift(study[0], label, a["probability"], b["probability"], _present(a), _present(b)))
+            shifts.add((study[0], label, a["probability"], b["probability"], _present(a), _present(b)))
         both = all(study in side for side in reported)
         first, second = (
-            Priority(reports[study]) if both else _priority(answers[study], rules)
-            for reports, answers in zip(reported, said, strict=True)
+            Priority(reports[study]) if both else _priority(answer, rules)
+            for reports, answer in zip(reported, answers, strict=True)
         )
-        moves.append(Move(study[0], first, second))
-    return Comparison(old, new, tuple(sorted(shifts, key=lambda s: (s.study_key, s.label))), tuple(moves))
+        moves.add((study[0], first.value, second.value, first.rank - second.rank))
+    return Comparison(old, new, shifts.frame(), moves.frame())
+
+
+class _Columns:
+    """Rows that become columns, some at a time: as Python objects a million of them would not fit."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._schema, self._rows = dict(schema), list[tuple[Any, ...]]()
+        self._frames: list[pl.DataFrame] = []
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == _ROWS_AT_ONCE:
+            self._pack()
+
+    def frame(self) -> pl.DataFrame:
+        import polars as pl
+
+        self._pack()
+        return pl.concat(self._frames)
+
+    def _pack(self) -> None:
+        import polars as pl
+
+        self._frames.append(pl.DataFrame(self._rows, schema=self._schema, orient="row"))
+        self._rows.clear()
 
 
 def pictures(found: Comparison) -> dict[str, bytes]:
     """PNG files by name: every probability by both versions, and how many studies went from which priority to which."""
     from medai_pipeline.results.comparison_plots import priorities_plot, probabilities_plot
 
-    points = [(s.label, s.old, s.new, s.flipped) for s in found.shifts]
-    ranks = [(move.old.rank, move.new.rank) for move in found.moves]
+    names = [p.value for p in Priority]
+    counts = {(old, new): n for old, new, n in found.moves.group_by("old", "new").len().iter_rows()}
+    table = [[counts.get((old, new), 0) for new in names] for old in names]
     return {
-        "probabilities": probabilities_plot(found.old, found.new, points),
-        "priorities": priorities_plot(found.old, found.new, [p.value for p in Priority], ranks),
+        "probabilities": probabilities_plot(found.old, found.new, found.shifts),
+        "priorities": priorities_plot(found.old, found.new, names, table),
     }
-
-
-def _summary(label: str, shifts: Sequence[Shift]) -> Summary:
-    moved = [shift.new - shift.old for shift in shifts]
-    return Summary(
-        label,
-        len(shifts),
-        sum(s.old_present for s in shifts),
-        sum(s.new_present for s in shifts),
-        sum(s.flipped and s.new_present for s in shifts),
-        sum(s.flipped and s.old_present for s in shifts),
-        sum(moved) / len(moved),
-        max(map(abs, moved)),
-    )
-
-
-def _findings(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return {finding["label"]: finding for finding in result["findings"]}
 
 
 def _present(finding: Mapping[str, Any]) -> bool:

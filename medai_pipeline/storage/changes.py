@@ -5,7 +5,7 @@ Only reads. Which version a study should have is not known here: `registering` a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from medai_pipeline.records import StudyState
 from medai_pipeline.storage.tables import expired, inference_results, reports, studies
 
+_AT_ONCE = 500  # results of two versions in memory
 _RECENT = 500  # reported studies that tell how long one takes
 
 
@@ -47,14 +48,11 @@ class Changes:
     def read_studies(self) -> list[ReadStudy]:
         """The latest revision of every study that has a report and can be read again, longest ago first."""
         latest = _latest()
-        model = reports.c.content["models"][0]
         query = (
             sa.select(
                 latest.c.study_key, latest.c.revision, latest.c.instance_count.label("images"),
-                sa.func.coalesce(sa.func.nullif(latest.c.read_modality, ""), latest.c.modality).label("modality"),
-                latest.c.read_body_part.label("body_part"), latest.c.read_kinds,
-                model["name"].astext.label("name"), model["version"].astext.label("version"),
-                sa.func.coalesce(model["weights_sha256"].astext, "").label("weights_sha256"),
+                _modality(latest), latest.c.read_body_part.label("body_part"), latest.c.read_kinds,
+                reports.c.read_by, reports.c.read_weights,
                 sa.case((latest.c.state == StudyState.FAILED, latest.c.finished_at)).label("failed_at"),
             )
             .join(reports, reports.c.id == latest.c.report_id)
@@ -68,8 +66,8 @@ class Changes:
                     row.revision,
                     row.modality,
                     row.body_part,
-                    f"{row.name}@{row.version}" if row.name else "",
-                    row.weights_sha256,
+                    row.read_by,
+                    row.read_weights,
                     row.images,
                     row.failed_at,
                     tuple((modality, part) for modality, part in row.read_kinds) or ((row.modality, row.body_part),),
@@ -114,44 +112,39 @@ class Changes:
             row = connection.execute(sa.select(sa.func.sum(runs.c.seconds), sa.func.sum(runs.c.studies))).one()
         return (float(row[0]) / int(row[1]), int(row[1])) if row[1] else None
 
-    def answers(self, model: str, version: str) -> dict[tuple[str, int], dict[str, Any]]:
-        """What a version said: (study key, revision) -> its result, the last of each, with the report's priority."""
+    def in_both(self, old: str, new: str) -> Iterator[tuple[tuple[str, int], dict[str, Any], dict[str, Any]]]:
+        """What two versions (name@version) said, the last of each, of every study revision that both have read: (study key,
+        revision), the old one's result, the new one's. In the order of study keys, read as they are taken."""
+        one, other = (_said(label).subquery() for label in (old, new))
+        same = (one.c.study_key == other.c.study_key) & (one.c.revision == other.c.revision)
         query = (
-            sa.select(inference_results)
-            .where(inference_results.c.model_name == model, inference_results.c.model_version == version)
-            .order_by(inference_results.c.id)
+            sa.select(one.c.study_key, one.c.revision, one.c.result.label("old"), other.c.result.label("new"))
+            .join(other, same)
+            .order_by(one.c.study_key, one.c.revision)
+            .execution_options(yield_per=_AT_ONCE)
         )
         with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        return {(row.study_key, row.revision): dict(row.result) for row in rows}
+            for row in connection.execute(query):
+                yield (row.study_key, row.revision), row.old, row.new
 
-    def priorities(self, model: str, version: str) -> dict[tuple[str, int], str]:
-        """(study key, revision) -> the priority in the last report that the version's answer led to."""
-        said = reports.c.content["models"][0]
+    def priorities(self, label: str) -> dict[tuple[str, int], str]:
+        """(study key, revision) -> the priority in the last report that an answer of the version (name@version) led to."""
         query = (
             sa.select(reports.c.study_key, reports.c.revision, reports.c.priority)
-            .where(said["name"].astext == model, said["version"].astext == version)
+            .where(reports.c.read_by == label)
             .order_by(reports.c.created_at)
         )
         with self._engine.connect() as connection:
             return {(row.study_key, row.revision): row.priority for row in connection.execute(query)}
 
-    def who_answered(self, keys: Sequence[str]) -> list[tuple[str, str]]:
-        """(study key, name@version) of every version that has said something of the latest revision of these studies."""
+    def answered(self, model: str, version: str) -> set[str]:
+        """Keys of the studies about whose latest revision the version has said something that counted."""
         latest = _latest()
-        query = (
-            sa.select(latest.c.study_key, inference_results.c.model_name, inference_results.c.model_version)
-            .join(
-                inference_results,
-                (inference_results.c.study_key == latest.c.study_key)
-                & (inference_results.c.revision == latest.c.revision)
-                & (inference_results.c.role == "primary"),
-            )
-            .where(latest.c.study_key.in_(keys))
-            .distinct()
+        query = sa.select(latest.c.study_key).where(
+            sa.exists().where(*_about(latest, model, version), inference_results.c.role == "primary")
         )
         with self._engine.connect() as connection:
-            return [(row.study_key, f"{row.model_name}@{row.model_version}") for row in connection.execute(query)]
+            return set(connection.scalars(query))
 
     def in_common(self, old: str, new: str) -> int:
         """Of how many study revisions both versions (name@version) have said something."""
@@ -159,24 +152,19 @@ class Changes:
         with self._engine.connect() as connection:
             return int(connection.scalar(sa.select(sa.func.count()).select_from(sa.intersect(*sides).subquery())) or 0)
 
-    def unasked(self, model: str, version: str, since: datetime, keys: Sequence[str]) -> list[str]:
-        """Of `keys`, studies reported after `since` about whose latest revision the version has said nothing yet."""
+    def unasked(self, model: str, version: str, since: datetime) -> list[tuple[str, str, str]]:
+        """(key, modality, body part) of the studies reported after `since` about whose latest revision the version has said
+        nothing yet."""
         latest = _latest()
-        asked = sa.exists().where(
-            inference_results.c.study_key == latest.c.study_key,
-            inference_results.c.revision == latest.c.revision,
-            inference_results.c.model_name == model,
-            inference_results.c.model_version == version,
-        )
-        query = sa.select(latest.c.study_key).where(
+        query = sa.select(latest.c.study_key, _modality(latest), latest.c.read_body_part).where(
             latest.c.state == StudyState.REPORTED,
             latest.c.ready_at >= since,
-            latest.c.study_key.in_(keys),
-            ~asked,
+            ~sa.exists().where(*_about(latest, model, version)),
             ~_is_spent(latest),
         )
         with self._engine.connect() as connection:
-            return list(connection.scalars(query.order_by(latest.c.finished_at)))
+            rows = connection.execute(query.order_by(latest.c.finished_at))
+            return [(row.study_key, row.modality, row.read_body_part) for row in rows]
 
 
 def _latest() -> sa.Subquery:
@@ -188,12 +176,39 @@ def _latest() -> sa.Subquery:
     )
 
 
+def _modality(latest: sa.Subquery) -> sa.Label[str]:
+    """As what a study's images were read, or what most of them are."""
+    return sa.func.coalesce(sa.func.nullif(latest.c.read_modality, ""), latest.c.modality).label("modality")
+
+
+def _about(latest: sa.Subquery, model: str, version: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Results of the version about a study's latest revision."""
+    return (
+        inference_results.c.study_key == latest.c.study_key,
+        inference_results.c.revision == latest.c.revision,
+        inference_results.c.model_name == model,
+        inference_results.c.model_version == version,
+    )
+
+
 def _is_spent(latest: sa.Subquery) -> sa.ColumnElement[bool]:
     """What another version would read was deleted because of its age."""
     return sa.exists().where(
         expired.c.study_key == latest.c.study_key,
         expired.c.kind.in_(("tensors", "deidentified")),
         expired.c.at > latest.c.finished_at,
+    )
+
+
+def _said(label: str) -> sa.Select[Any]:
+    """The last result of a version (name@version) about each study revision."""
+    name, version = label.split("@", 1)
+    key = (inference_results.c.study_key, inference_results.c.revision)
+    return (
+        sa.select(inference_results)
+        .distinct(*key)
+        .where(inference_results.c.model_name == name, inference_results.c.model_version == version)
+        .order_by(*key, inference_results.c.id.desc())
     )
 
 

@@ -186,6 +186,9 @@ inference_results = sa.Table(
     sa.Index("inference_results_model", "model_name", "model_version"),
 )
 
+_READ_BY = "coalesce((content #>> '{models,0,name}') || '@' || (content #>> '{models,0,version}'), '')"
+_READ_WEIGHTS = "coalesce(content #>> '{models,0,weights_sha256}', '')"
+
 reports = sa.Table(
     "reports",
     metadata,
@@ -201,6 +204,10 @@ reports = sa.Table(
     sa.Column("object_prefix", sa.Text, nullable=False),
     _time("created_at", nullable=False),
     sa.Column("seconds_to_report", sa.Float),  # since the first image was seen; only of a revision's first report
+    # name@version and weights of the model whose answer it tells, "" where none was made for it
+    sa.Column("read_by", sa.Text, sa.Computed(_READ_BY, persisted=True), nullable=False),
+    sa.Column("read_weights", sa.Text, sa.Computed(_READ_WEIGHTS, persisted=True), nullable=False),
+    sa.Index("reports_read_by", "read_by"),
     _study_revision(),
     sa.UniqueConstraint("study_key", "revision", "inputs_digest", name="reports_inputs"),
 )

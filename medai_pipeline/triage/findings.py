@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 
@@ -51,6 +51,7 @@ def findings() -> tuple[FindingCode, ...]:
         return tuple(_row(row) for row in csv.DictReader(table))
 
 
+@lru_cache(1024)  # a comparison of versions asks for every study
 def lookup(label: str) -> FindingCode:
     """The row of a label, by name or alias, in any case, with _ for blank; an uncoded finding for an unknown label."""
     return _by_name().get(_key(label)) or FindingCode(label, (), True, "", "", "", is_listed=False)

@@ -1,5 +1,5 @@
-"""Every kind of image in a study, so that a model of the second kind finds it too; an answer of a version that was a shadow,
-then promoted, stands once in each role."""
+"""Every kind of image in a study, so that a model of the second kind finds it too; by which version a report is, without
+reading it whole; and an answer of a version that was a shadow, then promoted, once in each role."""
 
 import importlib
 
@@ -14,7 +14,17 @@ _before = importlib.import_module("medai_pipeline.storage.migrations.versions.00
 ONCE = f"{_before.ONCE}, model_name, model_version"
 
 
+VERSION = "coalesce((content #>> '{models,0,name}') || '@' || (content #>> '{models,0,version}'), '')"
+WEIGHTS = "coalesce(content #>> '{models,0,weights_sha256}', '')"
+
+
 def upgrade() -> None:
+    op.execute(f"""
+        ALTER TABLE medai.reports
+        ADD COLUMN read_by text NOT NULL GENERATED ALWAYS AS ({VERSION}) STORED,
+        ADD COLUMN read_weights text NOT NULL GENERATED ALWAYS AS ({WEIGHTS}) STORED
+    """)
+    op.execute("CREATE INDEX reports_read_by ON medai.reports (read_by)")
     op.execute("ALTER TABLE medai.studies ADD COLUMN read_kinds jsonb NOT NULL DEFAULT '[]'")
     # Of what was read before: as its images say, the most frequent first. What names no body part goes with its modality.
     op.execute("""
@@ -50,6 +60,7 @@ def downgrade() -> None:
     op.execute("ALTER TABLE medai.inference_results ENABLE TRIGGER USER")
     _once(ONCE)
     op.execute("ALTER TABLE medai.studies DROP COLUMN read_kinds")
+    op.execute("ALTER TABLE medai.reports DROP COLUMN read_by, DROP COLUMN read_weights")
 
 
 def _once(columns: str) -> None:
