@@ -38,9 +38,9 @@ def models_in_force(registry: Registry, preferred: Sequence[str] = ()) -> ModelS
 
 def entry_of(row: ModelRow) -> CatalogEntry:
     """A registry row as what a stage takes."""
-    from medai_pipeline.models.cards import from_card
+    from medai_pipeline.models.cards import from_registry
 
-    return replace(from_card(row.card, row.label), prepared=row.prepared)
+    return replace(from_registry(row.card), prepared=row.prepared)
 
 
 def register(registry: Registry, examined: Examined, models_path: Path, actor: str, now: datetime) -> bool:
@@ -54,19 +54,24 @@ def register(registry: Registry, examined: Examined, models_path: Path, actor: s
     return registry.register(_new(entry, examined), actor, now)
 
 
-def register_ensemble(registry: Registry, entry: CatalogEntry, actor: str, now: datetime) -> bool:
-    """An ensemble of versions that are registered: nothing is examined, its members were. Its digest follows from theirs.
+def register_ensemble(
+    registry: Registry, entry: CatalogEntry, models_path: Path, gpu: bool, actor: str, now: datetime
+) -> bool:
+    """An ensemble of versions that are registered, after all of them have answered together. Its digest follows from theirs.
 
     False when it is there already. Raises ModelNotFound for a member that is not registered, ModelError for one that does
-    not fit.
+    not fit or does not answer.
     """
     from medai_pipeline.models.ensemble import check_members, digest_of, ranked
     from medai_pipeline.records import ModelRef
+    from medai_pipeline.stages.registration import examine_ensemble
 
     rows = [registry.version(*label.split("@", 1)) for label in ranked(entry)]
-    check_members(entry, [entry_of(row) for row in rows])
+    members = [entry_of(row) for row in rows]
+    check_members(entry, members, new=True)
+    measured = examine_ensemble(entry, members, models_path, gpu)
     digest = digest_of([ModelRef(row.name, row.version, row.weights_sha256) for row in rows])
-    return registry.register(_new(replace(entry, weights_sha256=digest)), actor, now)
+    return registry.register(replace(_new(replace(entry, weights_sha256=digest)), measured=measured), actor, now)
 
 
 def register_packaged(registry: Registry, preferred: Sequence[str], models_path: Path, now: datetime) -> list[str]:
@@ -139,14 +144,9 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def _in_its_place(registry: Registry, entry: CatalogEntry) -> list[CatalogEntry]:
     """Active versions for some of what this one is made for."""
-    mine = set(scopes_of(entry))
+    mine = set(entry.scopes)
     active = (entry_of(row) for row in registry.versions() if row.state == "active")
-    return [other for other in active if mine & set(scopes_of(other))]
-
-
-def scopes_of(entry: CatalogEntry) -> list[tuple[str, str]]:
-    """(modality, body part) pairs that an entry is made for."""
-    return [(modality, part) for modality in entry.modality for part in entry.body_parts]
+    return [other for other in active if mine & set(other.scopes)]
 
 
 def _new(entry: CatalogEntry, examined: Examined | None = None) -> NewModel:
@@ -159,7 +159,7 @@ def _new(entry: CatalogEntry, examined: Examined | None = None) -> NewModel:
         architecture=entry.architecture or ("ensemble" if entry.members else entry.kind),
         weights_sha256=entry.weights_sha256 or "",
         card=to_card(entry),
-        scopes=scopes_of(entry),
+        scopes=entry.scopes,
         measured=examined.measured if examined else {},
         prepared=entry.prepared,
     )
@@ -201,7 +201,7 @@ def _would_read(models: ModelSet, study: ReadStudy) -> tuple[Kind, CatalogEntry 
 
 
 def pairs_of(rows: Sequence[ModelRow]) -> list[tuple[str, str]]:
-    """(old, new): each active version against those it took the place of, once its backfill is over, and each shadow
+    """(old, new): each active version against those whose reports it replaced, once its backfill is over, and each shadow
     against the active versions in whose place it would be."""
     active = [(row, entry_of(row)) for row in rows if row.state == "active"]
     found = [
@@ -209,8 +209,8 @@ def pairs_of(rows: Sequence[ModelRow]) -> list[tuple[str, str]]:
     ]
     for row in rows:
         if row.state == "shadow":
-            mine = set(scopes_of(entry_of(row)))
-            found += [(other.label, row.label) for other, entry in active if mine & set(scopes_of(entry))]
+            mine = set(entry_of(row).scopes)
+            found += [(other.label, row.label) for other, entry in active if mine & set(entry.scopes)]
     return found
 
 
@@ -219,11 +219,3 @@ def compared(changes: Changes, old: str, new: str, rules: Path | None) -> Compar
     from medai_pipeline.stages.comparison import compare
 
     return compare(old, new, changes.in_both(old, new), (changes.priorities(old), changes.priorities(new)), rules)
-
-
-def after_promotion(models: ModelSet, label: str) -> ModelSet:
-    """The versions in force once `label` is promoted: to say before it what would follow."""
-    promoted = models.entry(label)
-    mine = set(scopes_of(promoted))
-    others = (other for other in models.active if not mine & set(scopes_of(other)))
-    return replace(models, active=(promoted, *others))

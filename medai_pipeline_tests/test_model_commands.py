@@ -53,7 +53,7 @@ def test_a_version_is_registered_shown_promoted_and_retired(home: Path, tmp_path
     assert medai("retire", "demo-brain-mr@2").exit_code == 1  # asked, and nobody answered
     assert "retired" in medai("retire", "demo-brain-mr@2", "--yes").output
     services = Services(read_settings())
-    assert services.audit.verify().records == 3
+    assert services.audit.verify().records == 4  # registered, prepared, promoted, retired
 
 
 def test_an_ensemble_of_registered_versions_is_registered_by_its_card_alone(home: Path, tmp_path: Path) -> None:
@@ -62,10 +62,16 @@ def test_an_ensemble_of_registered_versions_is_registered_by_its_card_alone(home
         assert medai("register", card, "--weights", weights).exit_code == 0
     facts = tomllib.loads(card.read_text())
     members = {"demo-brain-mr@2": 1.0, "demo-brain-mr@3": 2.0}
+    own = ("temperature", "dropout", "aggregation", "architecture", "options", "calibration")  # a member's
+    facts = {name: value for name, value in facts.items() if name not in own}
     both = write_card(tmp_path, {**facts, "name": "both", "version": "1", "members": members}, "both.toml")
     assert "--weights" in medai("register", card).output
+    beyond = write_card(tmp_path, {**facts, "name": "y", "members": members, "modality": ["MR", "CT"]}, "y.toml")
+    assert "demo-brain-mr@3 is not made for CT BRAIN" in medai("register", beyond).output
     done = medai("register", both)
     assert done.exit_code == 0, done.output
+    measured = json.loads(medai("show", "both@1", "--json").output)["measured"]
+    assert measured["images_per_second"] > 0 and len(measured["outputs_sha256"]) == 64
     assert "both@1 is active" in medai("promote", "both@1", "--yes").output
     services = Services(read_settings())
     chosen = models_in_force(services.registry).choose("MR", "BRAIN").entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from medai_pipeline.errors import CardRefused, MedaiError, ModelError, WeightsRefused
-from medai_pipeline.models.cards import from_card, read_card, to_card
+from medai_pipeline.models.cards import from_card, from_registry, read_card, to_card
 from medai_pipeline.models.catalog import PACKAGED_WEIGHTS, catalog, entry
 from medai_pipeline.models.infer import predict
 from medai_pipeline.models.load import load_anew
@@ -60,7 +61,24 @@ FAULTS = [
     ({"aggregation": "mean"}, "aggregation must be max"),
     ({"temperature": 0}, "temperature must be above 0"),
     ({"contract": {"height": 64, "width": 64, "scaling": "sonar"}}, "contract.scaling"),
-    ({"contract": {"height": 64}}, "wrong type"),
+    ({"contract": {"height": 64}}, "contract.width is missing"),
+    ({"contract": {"height": 64, "width": 64, "fit": "banana"}}, "contract.fit must be one of pad, stretch"),
+    ({"contract": {"height": 64.5, "width": 64}}, "contract.height must be a whole number, not 64.5"),
+    ({"contract": {"height": 64, "width": 100_000}}, "between 1 and 4096"),
+    ({"contract": {"height": 64, "width": True}}, "contract.width must be a whole number"),
+    ({"contract": {"height": 64, "width": 64, "low": 1.0}}, "both finite"),
+    ({"multi_label": "no"}, 'multi_label must be true or false, not "no"'),
+    ({"demo": "no"}, "demo must be true or false"),
+    ({"classes": ["A", 3]}, "classes must be a list of texts"),
+    ({"classes": ["Mass", "mass"]}, "named twice"),
+    ({"classes": "AB"}, "classes must be a list of texts"),
+    ({"body_parts": [""]}, "must name one at least"),
+    ({"options": [1]}, "options must be a table"),
+    ({"licence": 5}, "licence must be a text, not 5"),
+    ({"prepared": {"x": 1}}, "prepared is not known"),
+    ({"members": {"a@1": 1.0, "b": 1.0}}, "named with their version"),
+    ({"members": {"a@1": 1.0, "b@1": True}}, "members need weights above 0"),
+    ({"members": {"a@1": 1.0, "b@1": 1.0}, "temperature": 7.0}, "not an ensemble's"),
 ]
 
 
@@ -68,6 +86,25 @@ FAULTS = [
 def test_a_card_that_lacks_something_is_refused_with_what(tmp_path: Path, changes: dict, words: str) -> None:
     with pytest.raises(CardRefused, match=re.escape(words)):
         read_card(write_card(tmp_path, {**CARD, **changes}))
+
+
+def test_a_card_that_was_registered_before_a_rule_came_is_still_read() -> None:
+    known = dataclasses.replace(from_card(CARD), licence="")
+    with pytest.raises(CardRefused, match="licence"):
+        from_card(to_card(known))
+    assert from_registry(to_card(known)) == known
+
+
+@pytest.mark.parametrize(
+    ("modality", "scaling"),
+    [(["DX"], "ct-lung"), (["DX"], "ct-brain"), (["CT", "CR"], "ct-chest"), (["MR"], "ct-lung")],
+)
+def test_a_version_that_could_read_no_study_of_its_modality_is_refused(
+    weights: Path, modality: list[str], scaling: str
+) -> None:
+    contract = {**CARD["contract"], "scaling": scaling}
+    with pytest.raises(WeightsRefused, match=f"could read no {modality[-1]} image: .*{scaling}.*Hounsfield"):
+        examined(weights, modality=modality, contract=contract)
 
 
 def _spoilt(weights: Path, change) -> Path:

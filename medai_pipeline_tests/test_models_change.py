@@ -14,6 +14,7 @@ from sqlalchemy import text
 from medai_pipeline import stages
 from medai_pipeline.definitions import build_definitions
 from medai_pipeline.errors import PacsUnreachable
+from medai_pipeline.local import comparing
 from medai_pipeline.local.model_commands import what_follows
 from medai_pipeline.models.catalog import entry
 from medai_pipeline.models.load import weights_path
@@ -22,6 +23,7 @@ from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.partitions import BACKFILL, RANGE_END, RANGE_START
 from medai_pipeline.phantoms.studies import make_study
 from medai_pipeline.records import StudyState
+from medai_pipeline.registering import pairs_of
 from medai_pipeline.storage.changes import Changes
 from medai_pipeline_tests.pipeline import Pipeline
 from medai_pipeline_tests.versions_in_use import FILM, FILM2, Models, film
@@ -79,6 +81,7 @@ def test_going_back_computes_nothing(pipeline: Pipeline, models: Models, monkeyp
     models.sensor()
     assert "(1 of them were before: these are only put back), about 0 seconds" in what_follows(models.services, FILM)[1]
     models.promote(FILM)
+    before_it = models.services.changes.seconds_a_study()
 
     def computed(*_: object, **__: object) -> None:
         raise AssertionError("this was computed before")
@@ -92,6 +95,9 @@ def test_going_back_computes_nothing(pipeline: Pipeline, models: Models, monkeyp
     assert (after.report_id, after.models, after.priority) == (before.report_id, before.models, before.priority)
     assert not models.stale(key)
     assert models.results(key) == [("1", "primary"), ("2", "primary")]
+    assert (
+        before_it and models.services.changes.seconds_a_study() is None
+    )  # putting back tells nothing of how long one takes
 
 
 def test_a_backfill_that_died_is_taken_up_again_with_what_is_left_and_without_the_pacs(
@@ -138,6 +144,10 @@ def test_a_promotion_during_a_running_backfill_ends_with_the_newest_version_ever
     assert set(left) == {keys[0]}
     assert all(result.success for result in models.backfill(rest))
     assert [models.reported_by(key) for key in keys] == ["demo-chest-xray@3"] * 2
+    models.sensor()
+    pairs = [(old, "demo-chest-xray@3") for old in (FILM2, FILM)]  # each was replaced in some studies
+    assert pairs_of(models.services.registry.versions()) == pairs
+    assert comparing.comparison(models.services, "demo-chest-xray@3").old == FILM
 
 
 def test_a_version_that_takes_other_images_gets_them_from_what_is_kept(
@@ -345,6 +355,8 @@ def test_all_studies_of_a_promotion_are_marked_while_its_first_backfill_runs(
         assert models.sensor() == [] and "3 studies are left" in models.skipped
         marked.append(sum(models.stale(key) for key in keys))
     assert marked == [1, 2, 3]
+    monkeypatch.setattr(Changes, "read_studies", None)  # all are not read every few seconds for days
+    assert models.sensor() == [] and "its backfill is under way" in models.skipped
 
 
 def _studies_of(request: dg.RunRequest) -> set[str]:

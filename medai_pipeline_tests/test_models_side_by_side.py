@@ -7,14 +7,17 @@ import json
 import numpy as np
 import polars as pl
 from PIL import Image
+from sqlalchemy import text
 
 from medai_pipeline.local import comparing
 from medai_pipeline.models.catalog import entry
-from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, SHADOW_JOB
+from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, SHADOW_JOB, described
 from medai_pipeline.orchestration.model_sensors import Asked, reached, request_comparisons, request_shadows
 from medai_pipeline.orchestration.partitions import DEFER_EVENTS, RANGE_START
+from medai_pipeline.phantoms.studies import make_study
 from medai_pipeline.registering import compared, pairs_of
 from medai_pipeline.results.comparison_plots import _drawn
+from medai_pipeline.stages.comparison import compare
 from medai_pipeline_tests.pipeline import Pipeline
 from medai_pipeline_tests.versions_in_use import FILM, FILM2, Models, film
 
@@ -136,3 +139,43 @@ def test_of_very_many_findings_those_that_flipped_are_drawn_first() -> None:
     assert count == 50_009 and drawn.height <= 6000
     assert drawn["flipped"].sum() == 9
     assert drawn["old"].max() > 0.39 and drawn["old"].min() < 0.01  # evenly spaced, not the first ones
+
+
+def test_a_finding_that_the_new_version_does_not_know_is_told() -> None:
+    def said(*labels: str) -> dict[str, list[dict[str, object]]]:
+        rows = [{"label": label, "probability": 0.9, "threshold": 0.5, "uncertainty": 0.0} for label in labels]
+        return {"findings": rows}
+
+    studies = [((key, 1), said("Mass", "Pneumothorax"), said("Mass")) for key in "AB"]
+    found = compare("m@1", "m@2", studies, ({}, {}))
+    assert found.alone.rows() == [("Pneumothorax", "m@1", 2, 2)]
+    assert "1 findings are known to one version only" in comparing.in_words(found)
+    cells = [str(cell) for table in comparing.as_tables(found) for c in table.columns for cell in c.cells]
+    assert "Pneumothorax" in cells and comparing.as_json(found)["known_to_one"][0]["present"] == 2
+    assert described(found)["known to one version only"].records[0].data["finding"] == "Pneumothorax"
+
+
+def test_a_shadow_is_asked_about_each_kind_that_its_promotion_would_read(pipeline: Pipeline, models: Models) -> None:
+    services = models.services
+    film2 = models.register("2")
+    breasts = models.register("1", name="breasts", modality=("MG",), body_parts=("BREAST",))
+    for label in (film2, breasts):
+        services.registry.shadow(*label.split("@"), "ann", pipeline.now())
+    study = make_study("chest-xray", 586)
+    study.datasets[1].Modality, study.datasets[1].BodyPartExamined = "MG", "BREAST"
+    (key,) = pipeline.send(study)
+    pipeline.work()
+    assert models.reported_by(key) == FILM
+    (request,) = [r for r in models.sensor("model_followers") if r.job_name == SHADOW_JOB]
+    job = pipeline.definitions.resolve_job_def(SHADOW_JOB)
+    assert job.execute_in_process(instance=pipeline.instance, tags=dict(request.tags)).success
+    # the film's shadow reads what the active one read, and "breasts" what it would read in its place: MG comes first
+    with services.engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT model_name, role, result FROM medai.inference_results ORDER BY id")
+        ).all()
+    assert {(row.model_name, row.role) for row in rows} == {
+        ("demo-chest-xray", "primary"), ("demo-chest-xray", "shadow"), ("breasts", "shadow")}  # fmt: skip
+    images = {(row.model_name, row.role): {i for f in row.result["findings"] for i in f["images"]} for row in rows}
+    assert images["demo-chest-xray", "shadow"] == images["demo-chest-xray", "primary"]
+    assert images["breasts", "shadow"].isdisjoint(images["demo-chest-xray", "primary"])

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from medai_pipeline.models.aggregation import aggregate
 from medai_pipeline.models.catalog import CatalogEntry, entry
 from medai_pipeline.models.infer import predict, predict_study
 from medai_pipeline.models.load import LoadedModel, load
@@ -149,3 +150,26 @@ def test_samples_that_flatly_contradict_each_other_are_all_information() -> None
     np.testing.assert_allclose(spread.information[0], [np.log(2), 0], atol=1e-6)
     np.testing.assert_allclose(spread.entropy[0], [np.log(2), np.log(2)], atol=1e-6)
     np.testing.assert_allclose(spread.deviation[0], [0.5, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["max", "noisy-or", "top3-mean"])
+@pytest.mark.parametrize("options", [{}, {"drop_path_rate": 0.3}], ids=["head", "inside"])
+def test_the_deviation_is_that_of_the_studys_probability(rule: str, options: dict) -> None:
+    model = model_of("efficientnet_b0", drop_rate=0.5, **options)
+    model = dataclasses.replace(model, entry=dataclasses.replace(model.entry, aggregation=rule))
+    pixels = images(8)
+    place = Placement(*pixels.shape[2:], 1.0, 1.0, 0.0, 0.0)
+    items = tuple(TensorItem(f"2.25.{row + 1}", 1, place) for row in range(8))
+    said = predict_study(model, StudyTensors("A", 1, "CT", "CHEST", "m", model.entry.contract, pixels, items), seed=3)
+    p = said.probabilities.astype(float)
+    assert (said.uncertainty <= np.sqrt(p * (1 - p)) + 0.05).all()  # at 0.99 no probability deviates by 0.36
+    drawn = sampled(model, pixels, predict(model, pixels).pooled, seed=3)
+    if options:  # those that do not decide are not passed again
+        best = 1 if rule == "max" else 3
+        rows = sorted({row for rows in said.key_images for row in rows[:best]})
+        drawn[:, [row for row in range(8) if row not in rows]] = said.image_probabilities[
+            [row for row in range(8) if row not in rows]
+        ]
+    studies = np.stack([aggregate(one, model.entry)[0] for one in drawn])
+    np.testing.assert_allclose(said.uncertainty, studies.std(axis=0), atol=1e-5)
+    assert said.uncertainty.max() > 1e-4

@@ -16,7 +16,7 @@ from medai_pipeline.models.cards import to_card
 from medai_pipeline.models.catalog import CatalogEntry, entry
 from medai_pipeline.orchestration.partitions import RANGE_END, RANGE_START, contiguous
 from medai_pipeline.phantoms.studies import make_study
-from medai_pipeline.registering import register_packaged, scopes_of, write_whole
+from medai_pipeline.registering import register_packaged, write_whole
 from medai_pipeline.services import Services
 from medai_pipeline.storage.registry import NewModel
 from medai_pipeline_tests.model_versions import demo_version
@@ -37,7 +37,7 @@ def register_unexamined(services: Services, made: CatalogEntry, data: bytes) -> 
     made = dataclasses.replace(made, weights_sha256=checked_digest(made, data))
     write_whole(stored_path(services.settings.models_path, made.weights_sha256 or "", made.kind), data)
     new = NewModel(made.name, made.version, made.architecture, made.weights_sha256 or "", to_card(made),
-                   scopes_of(made), {}, {})  # fmt: skip
+                   made.scopes, {}, {})  # fmt: skip
     services.registry.register(new, "ann", services.now())
     return made.label
 

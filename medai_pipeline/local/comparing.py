@@ -14,6 +14,7 @@ from medai_pipeline.stages.comparison import Comparison, pictures
 
 if TYPE_CHECKING:
     from medai_pipeline.services import Services
+    from medai_pipeline.storage.changes import Changes
 
 SHOWN = 20  # studies a table
 
@@ -26,7 +27,7 @@ def comparison(services: Services, one: str, other: str = "") -> Comparison:
     rows = services.registry.versions()
     for label in filter(None, (one, other)):
         services.registry.version(*_parts(label))
-    old, new = (one, other) if other else _pair(one, pairs_of(rows))
+    old, new = (one, other) if other else _pair(services.changes, one, pairs_of(rows))
     found = compared(services.changes, old, new, services.settings.triage_rules)
     if found.moves.is_empty():
         raise ModelError(
@@ -41,14 +42,15 @@ def _parts(label: str) -> tuple[str, str]:
     return split(label)
 
 
-def _pair(label: str, pairs: list[tuple[str, str]]) -> tuple[str, str]:
-    for pair in pairs:
-        if label == pair[1]:
-            return pair
-    raise ModelError(
-        f"{label} is no shadow, and no active version that took the place of another: name both, "
-        "`medai models compare OLD NEW`"
-    )
+def _pair(changes: Changes, label: str, pairs: list[tuple[str, str]]) -> tuple[str, str]:
+    """Of its pairs the one with the most studies that both have read."""
+    mine = [pair for pair in pairs if label == pair[1]]
+    if not mine:
+        raise ModelError(
+            f"{label} is no shadow, and no active version that took the place of another: name both, "
+            "`medai models compare OLD NEW`"
+        )
+    return max(mine, key=lambda pair: changes.in_common(*pair))
 
 
 def as_tables(found: Comparison) -> Iterator[Table]:
@@ -64,6 +66,12 @@ def as_tables(found: Comparison) -> Iterator[Table]:
         share = f"{new - old:+d}" if new != old else ""
         table.add_row(row["label"], str(row["studies"]), f"{old} -> {new}", share, *turned, *shifts)
     yield table
+    if not found.alone.is_empty():
+        table = Table("finding", "known to", "studies", "present", title="known to one version only", title_justify="left",
+                      header_style="bold")  # fmt: skip
+        for label, *others in found.alone.rows():
+            table.add_row(label, *map(str, others))
+        yield table
     moved, flips = found.moved, found.flips
     if not moved.is_empty():
         yield _studies(
@@ -82,7 +90,10 @@ def as_tables(found: Comparison) -> Iterator[Table]:
 def in_words(found: Comparison) -> str:
     """The whole in one sentence."""
     flipped = f"{found.flips.height} findings flipped"
-    return f"{found.moves.height} studies read by both: {flipped}, {found.rose} priorities rose, {found.fell} fell"
+    alone = f"; {found.alone.height} findings are known to one version only" if not found.alone.is_empty() else ""
+    return (
+        f"{found.moves.height} studies read by both: {flipped}, {found.rose} priorities rose, {found.fell} fell{alone}"
+    )
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
@@ -91,6 +102,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "old": found.old,
         "new": found.new,
         "findings": found.shifts.rename({"study_key": "study", "label": "finding"}).to_dicts(),
+        "known_to_one": found.alone.rename({"label": "finding"}).to_dicts(),
         "priorities": found.moves.select(study="study_key", old="old", new="new").to_dicts(),
     }
 

@@ -14,7 +14,7 @@ from medai_pipeline.local.study_commands import user
 from medai_pipeline.models.cards import read_card
 from medai_pipeline.models.catalog import CatalogEntry, catalog
 from medai_pipeline.models.load import features_path, weights_path
-from medai_pipeline.registering import entry_of, register, register_ensemble, scopes_of
+from medai_pipeline.registering import entry_of, register, register_ensemble
 from medai_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def register_version(
     settings = services.settings
     entry = read_card(card)
     if entry.members:
-        new = register_ensemble(services.registry, entry, user(), services.now())
+        new = register_ensemble(
+            services.registry, entry, settings.models_path, settings.gpu_enabled, user(), services.now()
+        )
         return services.registry.version(entry.name, entry.version), new, ""
     if weights is None:
         raise ModelError(f"{entry.label} needs its weights: name the file with --weights")
@@ -68,10 +70,10 @@ def require_weights(row: ModelRow, services: Services) -> None:
 
 def what_follows(services: Services, label: str) -> tuple[int, str]:
     """How many studies another version has read that `label` would read once it is active, and that in words with a time."""
-    from medai_pipeline.registering import affected, after_promotion
+    from medai_pipeline.registering import affected
 
     read, models = services.changes.read_studies(), services.models
-    keys = set(affected(read, after_promotion(models, label), label))
+    keys = set(affected(read, models.instead(models.entry(label)), label))
     if not keys:
         return 0, "no older study is affected"
     kept = len(keys & services.changes.answered(*split(label)))
@@ -142,7 +144,7 @@ def packaged_rows(settings: Settings) -> list[dict[str, Any]]:
             "name": entry.name,
             "version": entry.version,
             "state": "packaged",
-            "for": [f"{modality} {part}" for modality, part in scopes_of(entry)],
+            "for": [f"{modality} {part}" for modality, part in entry.scopes],
             "weights": _where(entry, settings),
             "card": {"classes": list(entry.classes)},
         }

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medai_pipeline.errors import ModelError
+from medai_pipeline.local.study_commands import user
 from medai_pipeline.registering import entry_of
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _noted(
     """Prepared, and told to the registry where there is one."""
     made = _prepare(services, entry, candidates, progress)
     if services.settings.database_url:
-        services.registry.prepare(entry.name, entry.version, {made.machine.digest: made.as_json()})
+        services.registry.prepare(entry.name, entry.version, {made.machine.digest: made.as_json()}, user())
     return made
 
 

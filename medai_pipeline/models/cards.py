@@ -24,8 +24,22 @@ from medai_pipeline.records import InputContract
 
 KINDS = ("timm", "torchxrayvision", "torchscript", "export")
 SCALINGS = ("xray", "ct-chest", "ct-lung", "ct-brain", "mr")
+FITS = ("pad", "stretch")
+MOST_PIXELS = 4096  # of a side of the input
 REQUIRED = ("name", "version", "classes", "thresholds", "multi_label", "contract", "modality", "body_parts", "licence")
 _LISTS = ("classes", "codes", "modality", "body_parts", "thresholds")
+_TEXT, _NUMBER, _WHOLE, _BOOLEAN = "a text", "a number", "a whole number", "true or false"
+_TEXTS, _NUMBERS, _TABLE = "a list of texts", "a list of numbers", "a table"
+_TYPES = {
+    "name": _TEXT, "version": _TEXT, "architecture": _TEXT, "kind": _TEXT, "licence": _TEXT, "notes": _TEXT,
+    "aggregation": _TEXT, "weights_sha256": _TEXT, "features_sha256": _TEXT, "multi_label": _BOOLEAN, "demo": _BOOLEAN,
+    "temperature": _NUMBER, "dropout": _NUMBER, "classes": _TEXTS, "codes": _TEXTS, "modality": _TEXTS,
+    "body_parts": _TEXTS, "thresholds": _NUMBERS, "contract": _TABLE, "options": _TABLE, "calibration": _TABLE,
+    "members": _TABLE,
+}  # fmt: skip
+_CONTRACT = {
+    "height": _WHOLE, "width": _WHOLE, "channels": _WHOLE, "low": _NUMBER, "high": _NUMBER, "scaling": _TEXT, "fit": _TEXT,
+}  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
 _CODE = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9.-]+\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -42,18 +56,48 @@ def read_card(path: Path) -> CatalogEntry:
 
 def from_card(values: Mapping[str, Any], where: str = "the card") -> CatalogEntry:
     """The entry of a card's values. Raises CardRefused that names every fault."""
-    known = {field.name for field in fields(CatalogEntry)}
     faults = [f"{name} is missing" for name in REQUIRED if name not in values]
-    faults += [f"{name} is not known{_near(name, known)}" for name in sorted(set(values) - known)]
+    faults += _wrong_types(values, _TYPES)
+    if isinstance(contract := values.get("contract"), Mapping):
+        faults += [f"contract.{name} is missing" for name in ("height", "width") if name not in contract]
+        faults += [f"contract.{fault}" for fault in _wrong_types(contract, _CONTRACT)]
     if not faults:
-        try:
-            made = _entry(values)
-            faults = list(_faults(made))
-        except (TypeError, ValueError) as error:
-            faults = [f"a value has the wrong type ({error})"]
+        made = from_registry(values)
+        faults = list(_faults(made))
     if faults:
         raise CardRefused(f"{where}: {'; '.join(faults)}")
     return made
+
+
+def from_registry(values: Mapping[str, Any]) -> CatalogEntry:
+    """The entry of a card that was judged when it was registered: a rule that came later does not take it out of service."""
+    given = dict(values)
+    given["contract"] = InputContract(**given["contract"])
+    for name in _LISTS:
+        if name in given:
+            given[name] = tuple(given[name])
+    given["thresholds"] = tuple(float(value) for value in given["thresholds"])
+    given["temperature"] = float(given.get("temperature", 1.0))
+    given["dropout"] = float(given.get("dropout", 0.0))
+    given.setdefault("architecture", "")
+    return CatalogEntry(**given)
+
+
+def _wrong_types(values: Mapping[str, Any], types: Mapping[str, str]) -> list[str]:
+    """Names that there are not, and values that are of another type than theirs: nothing is converted, nothing guessed."""
+    faults = [f"{name} is not known{_near(name, types)}" for name in sorted(set(values) - set(types))]
+    wrong = [name for name in types if values.get(name) is not None and not _is(values[name], types[name])]
+    return faults + [
+        f"{name} must be {types[name]}, not {json.dumps(values[name], default=str)[:40]}" for name in wrong
+    ]
+
+
+def _is(value: Any, wanted: str) -> bool:
+    if wanted in {_TEXTS, _NUMBERS}:
+        one = _TEXT if wanted == _TEXTS else _NUMBER
+        return isinstance(value, list | tuple) and all(_is(part, one) for part in value)
+    kinds = {_TEXT: str, _BOOLEAN: bool, _WHOLE: int, _NUMBER: int | float, _TABLE: Mapping}
+    return isinstance(value, kinds[wanted]) and (wanted == _BOOLEAN or not isinstance(value, bool))
 
 
 def _near(name: str, known: Iterable[str]) -> str:
@@ -88,21 +132,6 @@ def write_toml(entry: CatalogEntry) -> str:
     return "\n".join([*plain, *tables]) + "\n"
 
 
-def _entry(values: Mapping[str, Any]) -> CatalogEntry:
-    given = dict(values)
-    given["contract"] = InputContract(**given["contract"])
-    for name in _LISTS:
-        if name in given:
-            if isinstance(given[name], str):
-                raise TypeError(f"{name} must be a list")
-            given[name] = tuple(given[name])
-    given["thresholds"] = tuple(float(value) for value in given["thresholds"])
-    given["temperature"] = float(given.get("temperature", 1.0))
-    given["dropout"] = float(given.get("dropout", 0.0))
-    given.setdefault("architecture", "")
-    return CatalogEntry(**given)
-
-
 def _faults(entry: CatalogEntry) -> Iterator[str]:
     """Everything that can be known without the weights."""
     contract, named = entry.contract, [label for label in entry.classes if label]
@@ -113,7 +142,7 @@ def _faults(entry: CatalogEntry) -> Iterator[str]:
         (bool(entry.architecture or entry.members) or entry.kind in PROGRAMS, "architecture is missing (a timm name)"),
         (bool(named), "classes names none"),
         (len(named) == len(entry.classes), "a class has no name"),
-        (len(set(named)) == len(named), "a class is named twice"),
+        (len({label.casefold() for label in named}) == len(named), "a class is named twice"),
         (
             len(entry.thresholds) == len(entry.classes),
             f"{len(entry.thresholds)} thresholds for {len(entry.classes)} classes: give one each",
@@ -135,9 +164,17 @@ def _faults(entry: CatalogEntry) -> Iterator[str]:
         (0 <= entry.dropout < 1, "dropout must be at least 0 and below 1"),
         (is_known(entry.aggregation), "aggregation must be max, noisy-or or topK-mean (top3-mean, say)"),
         (contract.scaling in SCALINGS, f"contract.scaling must be one of {', '.join(SCALINGS)}"),
-        (min(contract.height, contract.width, contract.channels) > 0, "contract needs a size above 0"),
-        (contract.low < contract.high, "contract.low must be below contract.high"),
-        (bool(entry.modality) and bool(entry.body_parts), "modality and body_parts must name one at least"),
+        (contract.fit in FITS, f"contract.fit must be one of {', '.join(FITS)}"),
+        (
+            0 < min(contract.height, contract.width) <= max(contract.height, contract.width) <= MOST_PIXELS,
+            f"contract.height and contract.width must lie between 1 and {MOST_PIXELS}",
+        ),
+        (contract.channels in {1, 3}, "contract.channels must be 1 or 3"),
+        (-math.inf < contract.low < contract.high < math.inf, "contract.low must be below contract.high, both finite"),
+        (
+            bool(entry.modality) and bool(entry.body_parts) and all(entry.body_parts),
+            "modality and body_parts must name one at least",
+        ),
         (
             all(part == region(part) for part in entry.body_parts),
             "body_parts must be regions, as "
@@ -145,7 +182,20 @@ def _faults(entry: CatalogEntry) -> Iterator[str]:
         ),
         (not entry.weights_sha256 or bool(_SHA256.match(entry.weights_sha256)), "weights_sha256 is no SHA-256"),
         (not entry.features_sha256 or bool(_SHA256.match(entry.features_sha256)), "features_sha256 is no SHA-256"),
-        (all(isinstance(value, int | float) and value > 0 for value in entry.members.values()), "members need weights"),
+        (
+            all(_is(value, _NUMBER) and 0 < value < math.inf for value in entry.members.values()),
+            "members need weights above 0",
+        ),
+        (
+            all(name and version for name, _, version in (label.partition("@") for label in entry.members)),
+            'members are named with their version: "chest@1" = 1.0',
+        ),
+        (
+            not entry.members
+            or (entry.temperature, entry.aggregation, entry.dropout, entry.architecture, dict(entry.options))
+            == (1.0, "max", 0.0, "", {}),
+            "temperature, aggregation, dropout, architecture and options are not an ensemble's: its members have their own",
+        ),
         (bool(entry.licence), "licence is empty: say under which terms the weights may be used"),
     )
     yield from (words for holds, words in rules if not holds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,11 @@ class CatalogEntry:
     @property
     def label(self) -> str:
         return f"{self.name}@{self.version}"
+
+    @property
+    def scopes(self) -> list[tuple[str, str]]:
+        """(modality, body part) pairs that it is made for."""
+        return [(modality, part) for modality in self.modality for part in self.body_parts]
 
     @property
     def weights_file(self) -> str:
@@ -139,9 +144,14 @@ class ModelSet:
         choices = [(kind, self.choose(*kind)) for kind in kinds]
         return next(((kind, choice) for kind, choice in choices if choice.entry), choices[0])
 
-    def beside(self, modality: str, body_part: str) -> tuple[CatalogEntry, ...]:
-        """The shadow versions that would be chosen for these images, were they active."""
-        return tuple(model for model in self.shadow if ModelSet((model,)).choose(modality, body_part).entry)
+    def instead(self, entry: CatalogEntry) -> ModelSet:
+        """These versions with `entry` active, in the place of those that are made for some of what it is made for."""
+        mine = set(entry.scopes)
+        return replace(self, active=(entry, *(other for other in self.active if not mine & set(other.scopes))))
+
+    def beside(self, kinds: Sequence[Kind]) -> tuple[CatalogEntry, ...]:
+        """The shadow versions that would read a study of these kinds of images (the most frequent first), were they active."""
+        return tuple(model for model in self.shadow if self.instead(model).choose_among(kinds)[1].entry == model)
 
 
 @cache

@@ -18,14 +18,19 @@ from medai_pipeline.models.uncertainty import spread_of
 from medai_pipeline.records import ModelRef, StudyPrediction
 
 
-def check_members(known: CatalogEntry, members: Sequence[CatalogEntry]) -> None:
-    """Raises ModelError that names the member that does not fit the ensemble, and why."""
+def check_members(known: CatalogEntry, members: Sequence[CatalogEntry], new: bool = False) -> None:
+    """Raises ModelError that names the member that does not fit the ensemble, and why. A `new` one may be for no more than
+    what each of its members is made for."""
     if len(members) < 2 or min(known.members.values(), default=0) <= 0:
         raise ModelError(f"{known.name}: an ensemble needs two members or more, each of a weight above 0")
     for member in members:
         for what in ("contract", "classes", "multi_label"):
             if getattr(member, what) != getattr(known, what):
                 raise ModelError(f"{known.name}: its member {member.name}@{member.version} has another {what}")
+        beyond = sorted(set(known.scopes) - set(member.scopes))
+        if new and beyond:
+            words = ", ".join(f"{modality} {part}" for modality, part in beyond)
+            raise ModelError(f"{known.name}: its member {member.name}@{member.version} is not made for {words}")
         if member.members:
             raise ModelError(f"{known.name}: its member {member.name} is an ensemble itself; name the models in it")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medai_pipeline.errors import ModelError
-from medai_pipeline.models.aggregation import aggregate, best_rows
+from medai_pipeline.models.aggregation import KEY_IMAGES, aggregate, best_rows
 from medai_pipeline.models.backends import Outputs
 from medai_pipeline.models.catalog import CatalogEntry
 from medai_pipeline.models.device_memory import in_batches
@@ -161,12 +161,8 @@ def _study(model: LoadedModel, tensors: StudyTensors, found: _Found, seed: int) 
     entry, probabilities, pooled = model.entry, found.probabilities, found.pooled
     study, keys = aggregate(probabilities, entry)
     kept = sorted({row for rows in keys for row in rows})
-    deciding = sorted({rows[0] for rows in keys})
-    samples = probabilities[None, deciding]
-    if model.samples:
-        samples = sampled(model, tensors.pixels[deciding], pooled[deciding], seed=seed)
+    samples = _samples(model, tensors.pixels, probabilities, pooled, seed) if model.samples else study[None, None]
     spread = spread_of(samples, entry.multi_label)
-    own = [deciding.index(rows[0]) for rows in keys], range(len(keys))  # each class by the image that decides it
     return StudyPrediction(
         study_key=tensors.study_key,
         revision=tensors.revision,
@@ -176,7 +172,7 @@ def _study(model: LoadedModel, tensors: StudyTensors, found: _Found, seed: int) 
         items=tensors.items,
         image_probabilities=probabilities,
         probabilities=study,
-        uncertainty=spread.deviation[own] if model.samples else None,
+        uncertainty=spread.deviation[0] if model.samples else None,
         thresholds=np.asarray(entry.thresholds, np.float32),
         key_images=keys,
         features=np.stack([found.features[row] for row in kept])
@@ -186,6 +182,26 @@ def _study(model: LoadedModel, tensors: StudyTensors, found: _Found, seed: int) 
         head=model.head_weight if model.pooled else np.zeros((0, 0), np.float32),
         demo=entry.demo,
         novelty=model.familiarity.novelty(pooled) if model.familiarity else None,
-        entropy=spread.entropy[own],
-        information=spread.information[own] if model.samples else None,
+        entropy=spread.entropy[0],
+        information=spread.information[0] if model.samples else None,
     )
+
+
+def _samples(
+    model: LoadedModel, pixels: np.ndarray, probabilities: np.ndarray, pooled: np.ndarray, seed: int
+) -> np.ndarray:
+    """The study's probability by each sampled network, (S, 1, K): one draw of dropout sees every image, and its answers are
+    brought together as the model's own are.
+
+    Where each draw is a pass of its own, images that do not decide keep their probability: of "max" all but the best of
+    each class, of the other rules all but the best three. The deviation is then a lower bound.
+    """
+    best = 1 if model.entry.aggregation == "max" else KEY_IMAGES
+    rows = np.arange(len(probabilities))
+    if model.drops_inside:
+        rows = np.array(sorted({row for rows in best_rows(probabilities) for row in rows[:best]}))
+        pixels, pooled = pixels[rows], pooled[rows]
+    drawn = sampled(model, pixels, pooled, seed=seed)
+    every = np.repeat(probabilities[None], len(drawn), axis=0)
+    every[:, rows] = drawn
+    return np.stack([aggregate(each, model.entry)[0] for each in every])[:, None]

@@ -88,8 +88,9 @@ def head_samples(
     keep = 1 - entry.dropout
     if masks is None:
         masks = np.random.default_rng(seed).random((samples, pooled.shape[1])) < keep
-    dropped = np.asarray(pooled, np.float64)[None] * (masks[:, None] / keep)  # (samples, N, D)
-    return probabilities_of(dropped @ weight.T.astype(np.float64) + bias, entry)
+    seen, head = np.asarray(pooled, np.float64), weight.astype(np.float64)
+    # the mask on the head's columns: the same products, without a copy of every image's features for each sample
+    return probabilities_of(np.stack([seen @ (head * (mask / keep)).T + bias for mask in masks]), entry)
 
 
 def full_samples(model: LoadedModel, pixels: np.ndarray, *, samples: int = SAMPLES, seed: int = 0) -> np.ndarray:

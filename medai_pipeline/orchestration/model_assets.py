@@ -9,6 +9,7 @@ import dagster as dg
 
 from medai_pipeline import DISCLAIMER, __version__, stages
 from medai_pipeline.keeping import kept_name, made_by
+from medai_pipeline.models.catalog import Kind
 from medai_pipeline.orchestration.io_managers import StudyValues
 from medai_pipeline.orchestration.model_choice import model_choice
 from medai_pipeline.orchestration.partitions import STUDIES
@@ -58,6 +59,7 @@ def described(found: Comparison) -> dict[str, Any]:
         "priorities that rose": found.rose,
         "priorities that fell": found.fell,
         "by finding": _table([_figures(row) for row in found.by_finding().iter_rows(named=True)]),
+        "known to one version only": _table([_alone(row) for row in found.alone.iter_rows(named=True)]),
         **{name: dg.MetadataValue.md(_picture(png)) for name, png in pictures(found).items()},
         f"flipped (first {ROWS})": _table([_row(shift) for shift in found.flips.head(ROWS).iter_rows(named=True)]),
         f"priorities that moved (first {ROWS})": _table(changes),
@@ -74,6 +76,10 @@ def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
         "mean shift": round(row["mean_shift"], 3),
         "greatest shift": round(row["greatest_shift"], 3),
     }
+
+
+def _alone(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"finding": row["label"], "version": row["version"], "studies": row["studies"], "present": row["present"]}
 
 
 def _row(shift: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,11 +125,12 @@ def _ask_shadows(session: Any, tensors_of: StudyValues, studies: StudyValues, ke
     """Each shadow version about one study: what it said is kept beside, and nothing of the study's state is touched."""
     tensors, services, inference = tensors_of[key], session.services, session.inference
     words = []
-    for entry in inference.models.beside(tensors.modality, tensors.body_part):
-        own = tensors
-        if entry.contract != tensors.contract:
-            alone = replace(inference.models, active=(entry,))
-            own = stages.normalize_study(studies[key], services.objects, alone)
+    read = Kind(tensors.modality, tensors.body_part)
+    kinds = [Kind(*kind) for kind in tensors.kinds] or [read]
+    for entry in inference.models.beside(kinds):
+        own, models = tensors, inference.models.instead(entry)
+        if entry.contract != tensors.contract or models.choose_among(kinds)[0] != read:
+            own = stages.normalize_study(studies[key], services.objects, models)
         answer = stages.ask_model(entry, [own], inference, role="shadow")[key]
         if not isinstance(answer, StudyPrediction):
             words.append(f"{entry.label} failed: {answer.reason}")

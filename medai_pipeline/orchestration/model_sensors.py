@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
@@ -14,13 +13,14 @@ from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from medai_pipeline.errors import MedaiError
-from medai_pipeline.models.catalog import ModelSet
+from medai_pipeline.models.catalog import Kind, ModelSet
 from medai_pipeline.orchestration.model_assets import COMPARISON_JOB, MODEL_JOBS, PAIRS, SHADOW_JOB, pair
 from medai_pipeline.orchestration.model_choice import observe
 from medai_pipeline.orchestration.partitions import BACKFILL, DEFER_EVENTS, RANGE_END, RANGE_START, contiguous
 from medai_pipeline.registering import affected, needs_other_tensors, pairs_of
 from medai_pipeline.services import Services
 from medai_pipeline.storage.changes import ReadStudy
+from medai_pipeline.storage.rows import ModelRow
 
 BEHIND = {"dagster/priority": "-10"}  # new studies have 0
 _FROM_PREDICTION = ("predictions", "gradcam_maps", "triage_reports")
@@ -79,13 +79,16 @@ def request_backfills(
     if not wanting:
         return [], {}, []
     instance, settings, now = context.instance, services.settings, services.now()
+    requests, words = [], []
+    kept = {name: efforts.get(name, Effort()) for name in (_name(row, since) for row, since in wanting)}
+    busy = [row for row, since in wanting if kept[_name(row, since)].marked and _backfills(instance, row.label, _OPEN)]
+    if len(busy) == len(wanting):  # all studies are not read every few seconds for as long as a backfill takes
+        return [], kept, [f"{row.label}: its backfill is under way" for row in busy]
     models, read = services.models, services.changes.read_studies()
     known = set(instance.get_dynamic_partitions("studies"))
-    requests, kept, words = [], {}, []
     for row, since in wanting:
-        name = f"{row.label} {since.isoformat()}"
-        effort = efforts.get(name, Effort())
-        kept[name] = effort
+        name = _name(row, since)
+        effort = kept[name]
         keys = [key for key in affected(read, models, row.label, since) if key in known]
         if not keys:
             words.append(f"{row.label}: {_end(services, row, since, known)}")
@@ -120,12 +123,17 @@ def request_backfills(
     return requests, kept, words
 
 
-def version_of(row: Any) -> str:
+def _name(row: ModelRow, since: datetime) -> str:
+    """Under which name the sensor's cursor knows an asking."""
+    return f"{row.label} {since.isoformat()}"
+
+
+def version_of(row: ModelRow) -> str:
     """The data version that `predictions` of this version carry."""
     return f"{row.label}:{row.weights_sha256[:16]}"
 
 
-def _end(services: Services, row: Any, since: datetime, known: set[str]) -> str:
+def _end(services: Services, row: ModelRow, since: datetime, known: set[str]) -> str:
     """Whether really nothing is left: what was at work when the studies were read may have been reported by the version before."""
     if services.changes.undecided_since(since + _CLOCKS):
         return "the last studies are at work"
@@ -243,8 +251,8 @@ def _unanswered(services: Services) -> dict[str, str]:
     found: dict[str, str] = {}
     for row, since in rows:
         entry = services.models.entry(row.label)
-        for key, modality, body_part in services.changes.unasked(row.name, row.version, since):
-            if entry in services.models.beside(modality, body_part):
+        for key, kinds in services.changes.unasked(row.name, row.version, since):
+            if entry in services.models.beside([Kind(*kind) for kind in kinds]):
                 found[f"{row.label} {key}"] = key
     return found
 

@@ -26,13 +26,15 @@ class Comparison:
 
     `shifts`, a row a finding of a study: study_key, label, old and new (probabilities by both versions), old_present and
     new_present (whether each called it present). `moves`, a row a study: study_key, old and new (priorities by both), rise
-    (above 0 when the new one is more urgent). Both in the order of study keys.
+    (above 0 when the new one is more urgent). Both in the order of study keys. `alone`, a row a finding that one version
+    alone knows: label, version, studies, present (in how many of them it was called present).
     """
 
     old: str
     new: str
     shifts: pl.DataFrame
     moves: pl.DataFrame
+    alone: pl.DataFrame
 
     @property
     def flips(self) -> pl.DataFrame:
@@ -91,7 +93,7 @@ def compare(
     """`said` are the results of both versions as the database keeps them, in the order of study keys; taken one by one, so
     that they need not all be in memory. `reported`: the priorities of their reports.
 
-    Findings that only one version knows are left out. Where one version has no report (a shadow), both priorities follow
+    Findings that only one version knows have no shift, and are counted apart. Where one version has no report (a shadow), both priorities follow
     from the numbers alone, so that like is compared with like; `rules` is the site's triage table.
     """
     import polars as pl
@@ -99,18 +101,26 @@ def compare(
     probability = dict.fromkeys(("old", "new"), pl.Float64) | dict.fromkeys(("old_present", "new_present"), pl.Boolean)
     shifts = _Columns({"study_key": pl.String, "label": pl.String, **probability})
     moves = _Columns({"study_key": pl.String, "old": pl.String, "new": pl.String, "rise": pl.Int8})
+    alone: dict[tuple[str, str], list[int]] = {}  # label, version -> studies, present
     for study, *answers in said:
         before, after = ({finding["label"]: finding for finding in answer["findings"]} for answer in answers)
         for label in sorted(before.keys() & after.keys()):
             a, b = before[label], after[label]
             shifts.add((study[0], label, a["probability"], b["probability"], _present(a), _present(b)))
+        for version, mine, other in ((old, before, after), (new, after, before)):
+            for label in mine.keys() - other.keys():
+                counts = alone.setdefault((label, version), [0, 0])
+                counts[0] += 1
+                counts[1] += _present(mine[label])
         both = all(study in side for side in reported)
         first, second = (
             Priority(reports[study]) if both else _priority(answer, rules)
             for reports, answer in zip(reported, answers, strict=True)
         )
         moves.add((study[0], first.value, second.value, first.rank - second.rank))
-    return Comparison(old, new, shifts.frame(), moves.frame())
+    rows = [(label, version, *counts) for (label, version), counts in sorted(alone.items())]
+    counted = {"label": pl.String, "version": pl.String, "studies": pl.Int64, "present": pl.Int64}
+    return Comparison(old, new, shifts.frame(), moves.frame(), pl.DataFrame(rows, schema=counted, orient="row"))
 
 
 class _Columns:

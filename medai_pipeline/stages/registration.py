@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ def examine(
     agreement, words = _maps(model, images, accept_maps)
     measured = {
         "device": model.device,
-        "outputs_sha256": hashlib.sha256(first.round(_DIGITS).astype("<f4").tobytes()).hexdigest(),
+        "outputs_sha256": _digest(first),
         "images_per_second": round(_images_per_second(model, images), 2),
         "seconds_to_load": round(loaded, 2),
         "weights_mb": round(len(data) / 1e6, 2),
@@ -91,21 +91,61 @@ def examine(
     return Examined(noted, data, measured, known)
 
 
+def examine_ensemble(
+    entry: CatalogEntry, members: Sequence[CatalogEntry], models_path: Path, gpu: bool = False
+) -> Mapping[str, Any]:
+    """Asks all members about the fixed images, one after the other as for a study; what that measured, as `Examined` has it.
+
+    Raises ModelError as `load` does for a member whose weights are not here, and for answers that are not numbers.
+    """
+    from medai_pipeline.models.ensemble import ranked
+    from medai_pipeline.models.load import load, weights_path
+    from medai_pipeline.models.measure import memory_mb
+
+    before, begun = memory_mb(), time.perf_counter()
+    models = [load(member, models_path, "cuda" if gpu else "cpu", prepared=False) for member in members]
+    loaded = time.perf_counter() - begun
+    images = phantom_images(entry)
+    weights = list(ranked(entry).values())
+    answers = np.average([_answers(model, images) for model in models], axis=0, weights=weights).astype(np.float32)
+    seconds = sum(1 / _images_per_second(model, images) for model in models)
+    return {
+        "device": models[0].device,
+        "outputs_sha256": _digest(answers),
+        "images_per_second": round(1 / seconds, 2),
+        "seconds_to_load": round(loaded, 2),
+        "weights_mb": round(sum(weights_path(member, models_path).stat().st_size for member in members) / 1e6, 2),
+        "memory_mb": round(max(memory_mb() - before, 0), 1),
+    }
+
+
+def _digest(probabilities: np.ndarray) -> str:
+    return hashlib.sha256(probabilities.round(_DIGITS).astype("<f4").tobytes()).hexdigest()
+
+
 def phantom_images(entry: CatalogEntry) -> np.ndarray:
-    """Fixed images float32 (N, C, H, W) by the version's contract: phantoms of its modality, else shapes and noise."""
+    """Fixed images float32 (N, C, H, W) by the version's contract: phantoms of its first modality, shapes and noise where
+    there are none.
+
+    Raises WeightsRefused when images of one of its modalities cannot be brought to its contract: no study of it could be.
+    """
     from medai_pipeline.dicom.pixels import prepare
     from medai_pipeline.phantoms.studies import make_study, to_bytes
 
-    kind = next((_KINDS[modality] for modality in entry.modality if modality in _KINDS), None)
-    if kind is None:
-        return _drawn(entry)
-    studies = [make_study(kind, seed, slices=None if kind == "chest-xray" else 2) for seed in SEEDS]
+    kinds = {_KINDS[modality]: modality for modality in reversed(entry.modality) if modality in _KINDS}
     one = Instance("1", "1", "1", "", "", "", "")  # what a tensor comes from does not matter here
-    try:
-        found = [prepare(to_bytes(file), one, entry.contract) for study in studies for file in study.datasets]
-    except UnsupportedImage:
-        return _drawn(entry)  # a contract that phantoms of the modality do not serve
-    return np.stack([tensor for frames in found for tensor, _ in frames])
+    made: dict[str, list[np.ndarray]] = {}
+    for kind, modality in reversed(kinds.items()):
+        studies = [make_study(kind, seed, slices=None if kind == "chest-xray" else 2) for seed in SEEDS]
+        try:
+            found = [prepare(to_bytes(file), one, entry.contract) for study in studies for file in study.datasets]
+        except UnsupportedImage as error:
+            raise WeightsRefused(
+                f"{entry.label} could read no {modality} image: its contract (scaling {entry.contract.scaling!r}) does not "
+                f"take them ({error.reason}); correct the card"
+            ) from error
+        made[kind] = [tensor for frames in found for tensor, _ in frames]
+    return np.stack(next(iter(made.values()))) if made else _drawn(entry)
 
 
 def _drawn(entry: CatalogEntry) -> np.ndarray:

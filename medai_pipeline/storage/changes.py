@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from medai_pipeline.records import StudyState
 from medai_pipeline.storage.tables import expired, inference_results, reports, studies
 
+Kinds = tuple[tuple[str, str], ...]  # (modality, body part), the most frequent first
 _AT_ONCE = 500  # results of two versions in memory
 _RECENT = 500  # reported studies that tell how long one takes
 
@@ -36,7 +37,7 @@ class ReadStudy:
     weights_sha256: str
     images: int
     failed_at: datetime | None = None
-    kinds: tuple[tuple[str, str], ...] = ()
+    kinds: Kinds = ()
 
 
 class Changes:
@@ -70,7 +71,7 @@ class Changes:
                     row.read_weights,
                     row.images,
                     row.failed_at,
-                    tuple((modality, part) for modality, part in row.read_kinds) or ((row.modality, row.body_part),),
+                    _kinds(row),
                 )
                 for row in connection.execute(query)
             ]
@@ -97,10 +98,11 @@ class Changes:
         """Seconds a study took of late, from claim to report in the runs as they were, and over how many; None for none."""
         recent = (
             sa.select(studies.c.run_id, studies.c.started_at, studies.c.finished_at)
+            .join(reports, reports.c.id == studies.c.report_id)
             .where(
                 studies.c.state == StudyState.REPORTED,
-                studies.c.started_at.is_not(None),
                 studies.c.finished_at.is_not(None),
+                reports.c.created_at >= studies.c.started_at,  # an older report was only put back
             )
             .order_by(studies.c.finished_at.desc())
             .limit(_RECENT)
@@ -152,19 +154,24 @@ class Changes:
         with self._engine.connect() as connection:
             return int(connection.scalar(sa.select(sa.func.count()).select_from(sa.intersect(*sides).subquery())) or 0)
 
-    def unasked(self, model: str, version: str, since: datetime) -> list[tuple[str, str, str]]:
-        """(key, modality, body part) of the studies reported after `since` about whose latest revision the version has said
-        nothing yet."""
+    def unasked(self, model: str, version: str, since: datetime) -> list[tuple[str, Kinds]]:
+        """(key, kinds of images as `ReadStudy` has them) of the studies reported after `since` about whose latest revision
+        the version has said nothing yet."""
         latest = _latest()
-        query = sa.select(latest.c.study_key, _modality(latest), latest.c.read_body_part).where(
+        kind = _modality(latest), latest.c.read_body_part.label("body_part"), latest.c.read_kinds
+        query = sa.select(latest.c.study_key, *kind).where(
             latest.c.state == StudyState.REPORTED,
             latest.c.ready_at >= since,
             ~sa.exists().where(*_about(latest, model, version)),
             ~_is_spent(latest),
         )
         with self._engine.connect() as connection:
-            rows = connection.execute(query.order_by(latest.c.finished_at))
-            return [(row.study_key, row.modality, row.read_body_part) for row in rows]
+            return [(row.study_key, _kinds(row)) for row in connection.execute(query.order_by(latest.c.finished_at))]
+
+
+def _kinds(row: sa.Row[Any]) -> Kinds:
+    """Of studies that were read before kinds were kept, what was read."""
+    return tuple((modality, part) for modality, part in row.read_kinds) or ((row.modality, row.body_part),)
 
 
 def _latest() -> sa.Subquery:

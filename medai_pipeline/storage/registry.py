@@ -115,9 +115,12 @@ class Registry:
             for other in before:
                 self._move(connection, other, REGISTERED, actor, replaced_by=row.label)
             labels = tuple(other.label for other in before)
+            # where the backfill of one had not ended, what it took the place of is replaced by this one, too
+            behind = [label for other in before if other.backfill_since for label in other.replaced.split(",")]
+            replaced = [label for label in dict.fromkeys((*labels, *behind)) if label not in {"", row.label}]
             self._move(
                 connection, row, ACTIVE, actor, replaces=list(labels), promoted_by=actor, promoted_at=now,
-                backfill_since=now if backfill else None, replaced=",".join(labels),
+                backfill_since=now if backfill else None, replaced=",".join(replaced),
             )  # fmt: skip
             return labels
 
@@ -169,12 +172,14 @@ class Registry:
             self._audit.append_in(connection, "system", action, f"model:{row.label}")
             return True
 
-    def prepare(self, name: str, version: str, prepared: Mapping[str, Any]) -> None:
+    def prepare(self, name: str, version: str, prepared: Mapping[str, Any], actor: str = "system") -> None:
         """Notes how a version is best computed, by machine kind; what was known of other kinds stays."""
         with self._engine.begin() as connection:
             _lock(connection)
             row = _required(connection, name, version)
             _set(connection, row, prepared={**row.prepared, **prepared})
+            serves = {kind: made.get("backend", "") for kind, made in prepared.items()}
+            self._audit.append_in(connection, actor, "model.prepare", f"model:{row.label}", {"serves": serves})
 
     def scopes(self, name: str, version: str) -> list[Scope]:
         """(modality, body part) the version is made for."""
