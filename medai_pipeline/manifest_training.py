@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from medai_pipeline.errors import DicomError, ManifestRefused
-from medai_pipeline.models.cards import write_toml
+from medai_pipeline.errors import CardRefused, DicomError, ManifestRefused
+from medai_pipeline.models.cards import from_card, write_toml
 from medai_pipeline.models.catalog import CatalogEntry, region
 from medai_pipeline.models.samples import Sample, sample
 from medai_pipeline.records import InputContract, Placement
@@ -210,12 +211,14 @@ def train_manifest(
 
     `mirrored` where left and right mean nothing; boxes teach the map where to point. Temperature and thresholds come from
     the validation split, the figures of the card from the test split. `data`: a line for the card. Returns the figures.
-    Raises ManifestRefused as `check_rows` does, or when an image cannot be used.
+    Raises, before any image is read, ManifestRefused as `check_rows` does, CardRefused for what registration would refuse,
+    and ModelError for a network that cannot be trained; ManifestRefused when an image cannot be used.
     """
     from medai_pipeline.models.evaluate import report
     from medai_pipeline.models.train import Schedule, TrainingSet, fit
 
     check_rows(rows, entry.classes, entry.multi_label)
+    require_card(entry)
     stride = _stride(entry)
     groups = {group: number for number, group in enumerate(sorted({row.group for row in rows}))}
     samples: dict[str, list[Sample]] = {split: [] for split in SPLITS}
@@ -254,6 +257,17 @@ def train_manifest(
     card = Path(out_dir) / entry.weights_file
     card.with_name(f"{card.stem}.toml").write_text(write_toml(fitted), encoding="utf-8")
     return made
+
+
+def require_card(entry: CatalogEntry) -> None:
+    """What `medai models register` asks of a card, as the file will say it. Raises CardRefused that names every fault."""
+    where = "the new model could not be registered"
+    try:
+        from_card(tomllib.loads(write_toml(entry)), where)
+    except (tomllib.TOMLDecodeError, UnicodeError) as error:
+        raise CardRefused(
+            f"{where}: a class, an option or a text has what no TOML file can hold ({error}): say it otherwise"
+        ) from error
 
 
 def _stride(entry: CatalogEntry) -> int:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medai_pipeline.errors import ModelError, StorageFull, WeightsMissing
+from medai_pipeline.errors import ModelError, WeightsMissing
 
 if TYPE_CHECKING:
     from medai_pipeline.models.catalog import CatalogEntry, Kind, ModelSet
@@ -128,18 +126,15 @@ def _keep_files(entry: CatalogEntry, models_path: Path, weights: bytes, features
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """A file that is whole or not there. Raises StorageFull with what to do."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    """A file under MODEL_PATH that is whole or not there. Raises StorageFull or StorageError with what to do."""
+    from medai_pipeline.models.whole_file import not_written, replace_whole
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_whole(path, data)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageFull(f"the weights cannot be written to MODEL_PATH ({error.strerror}): make room there") from error
+        remedy = "make MODEL_PATH a folder that this user may write to, or name another one there"
+        raise not_written("the weights under MODEL_PATH", error, remedy) from error
 
 
 def _in_its_place(registry: Registry, entry: CatalogEntry) -> list[CatalogEntry]:

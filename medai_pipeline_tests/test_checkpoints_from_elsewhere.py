@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from medai_pipeline.errors import WeightsRefused
-from medai_pipeline.models.checkpoint import convert, matched, unwrapped
+from medai_pipeline.models.checkpoint import convert, from_torchxrayvision, matched, unwrapped
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,56 @@ def test_a_checkpoint_of_another_architecture_is_never_loaded_in_part(expected: 
     other = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=3).state_dict()
     with pytest.raises(WeightsRefused, match=r"missing: .* and \d+ more; unknown"):
         matched(other, expected, "a model")
+
+
+@pytest.mark.parametrize("outside", [("fc.weight", "fc.bias"), ("layer9.weight",), ("student.fc.bias",)])
+@pytest.mark.parametrize("same", [False, True], ids=["another", "the same"])
+def test_names_outside_of_the_prefix_are_refused_and_listed(
+    expected: dict[str, torch.Tensor], outside: tuple[str, ...], same: bool
+) -> None:
+    """Of two heads one would be left without a word."""
+    state = {f"module.{name}": value for name, value in expected.items()}
+    other = {name: expected["fc.bias" if name.endswith("bias") else "fc.weight"] + (not same) for name in outside}
+    with pytest.raises(
+        WeightsRefused, match=r"outside of 'module\.': .*save the state_dict\(\) of that network"
+    ) as caught:
+        matched(state | other, expected, "a model")
+    assert all(name in str(caught.value) for name in outside)
+
+
+def test_a_head_outside_of_the_prefix_does_not_complete_a_network(expected: dict[str, torch.Tensor]) -> None:
+    state = {name if name.startswith("fc.") else f"backbone.{name}": value for name, value in expected.items()}
+    with pytest.raises(
+        WeightsRefused, match=r"outside of 'backbone\.': fc\.bias, fc\.weight; missing: fc\.bias, fc\.weight"
+    ):
+        matched(state, expected, "a model")
+
+
+def test_old_and_new_names_of_one_layer_do_not_hide_each_other() -> None:
+    state = {"features.norm.1.weight": torch.zeros(2), "features.norm1.weight": torch.ones(2)}
+    assert from_torchxrayvision(state).keys() == state.keys()  # and `matched` refuses the one that it does not know
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(
+    expected: dict[str, torch.Tensor], dtype: torch.dtype
+) -> None:
+    said = rf"of another type: conv1\.0\.weight {str(dtype).removeprefix('torch.')} instead of float32"
+    with pytest.raises(WeightsRefused, match=said):
+        matched({**expected, "conv1.0.weight": expected["conv1.0.weight"].to(dtype)}, expected, "a model")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_taken_with_counters_of_any_kind(
+    expected: dict[str, torch.Tensor], dtype: torch.dtype
+) -> None:
+    assert matched({name: value.to(dtype) for name, value in expected.items()}, expected, "a model")[1] == ""
+
+
+def test_a_number_that_the_network_cannot_hold_is_not_finite(expected: dict[str, torch.Tensor]) -> None:
+    state = {**expected, "fc.bias": torch.tensor([0.0, 1e300, 0.0], dtype=torch.float64)}
+    with pytest.raises(WeightsRefused, match=r"not finite: fc\.bias"):
+        matched(state, expected, "a model")
 
 
 @pytest.mark.parametrize("held", [{}, {"epoch": 1}, {"model": {"epoch": 1}}, [1], torch.zeros(2)])

@@ -18,6 +18,7 @@ from medai_pipeline.manifest_training import check_rows, read_manifest
 from medai_pipeline.models.cards import read_card
 from medai_pipeline.models.catalog import entry
 from medai_pipeline.models.load import load
+from medai_pipeline.models.metrics import temperature_warning
 from medai_pipeline.models.network import TRAINABLE, build, require_pooled_head
 from medai_pipeline.models.train import Schedule, TrainingSet, fit
 from medai_pipeline.phantoms.studies import make_study, to_bytes
@@ -148,6 +149,64 @@ def test_a_network_whose_head_sees_more_than_a_mean_is_refused_before_any_image_
     )
     assert code == 1 and "cannot be trained here" in output and "resnet18" in output and "batch" not in output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (("--modality", "QQ"), "modality QQ is none of DICOM's for images"),
+        (("--model", "x y"), "name must be letters, digits"),
+        (("--version", "1/2"), "version must be letters, digits"),
+        (("--licence", ""), "licence is empty"),
+        (("--size", 0), "contract needs a size above 0"),
+        (("--licence", "\U0001f600"), "what no TOML file can hold"),
+        (("--set", "block_args=null"), "what no TOML file can hold"),
+        (("--model", "x y", "--modality", "QQ"), "name must be letters, digits and . _ + - (at most 64); modality QQ"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else " ".join(map(ascii, value)),
+)  # fmt: skip
+def test_a_card_that_registration_would_refuse_is_refused_before_any_image_is_read(
+    manifest: Path, tmp_path: Path, wrong: tuple[str, ...], words: str
+) -> None:
+    unread = [
+        {"file": path.name, "labels": "Spot" if "7" in path.name else ""} for path in manifest.parent.glob("*.png")
+    ]
+    for line in unread:  # a picture that is none: reading the first would say so
+        (tmp_path / line["file"]).write_bytes(b"no picture")
+    code, output = run(
+        "models", "train", written(tmp_path, unread), *OPTIONS, *SMALL, *wrong, "--out", tmp_path / "out"
+    )
+    assert code == 1 and words in output and "decoded" not in output and len(output.strip().splitlines()) == 1
+    assert "the new model could not be registered" in output and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_no_epoch_is_a_mistake_of_usage(manifest: Path, tmp_path: Path, epochs: int) -> None:
+    code, output = run("models", "train", manifest, *OPTIONS, *SMALL, "--epochs", epochs, "--out", tmp_path / "out")
+    assert code == 2 and "--epochs" in output and not (tmp_path / "out").exists()
+
+
+def test_a_temperature_at_its_bound_is_warned_of_in_the_output_and_on_the_card(manifest: Path, tmp_path: Path) -> None:
+    """Held-out labels say the opposite: the less the answers depend on the images, the better, whatever was learnt."""
+    with manifest.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    for number, line in enumerate(lines):
+        line |= {"split": ("train", "train", "train", "validation", "test")[number // 2 % 5], "boxes": ""}
+        if line["split"] != "train":
+            line["labels"] = "" if line["labels"] else "Spot"
+    path, out = written(tmp_path, lines), ("--epochs", 2, "--out", tmp_path)
+    code, output = run("models", "train", path, "--images", manifest.parent, *OPTIONS, *SMALL, *out)
+    assert code == 0, output
+    assert json.loads((tmp_path / "spots-1.json").read_text())["temperature"] == 8
+    said = "The temperature ended at its bound (8; looked for between 0.25 and 8)"
+    assert f"spots: {said}" in output and f"**{said}" in (tmp_path / "spots-1.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "warned"), [(0.25, True), (0.26, False), (1.0, False), (7.9, False), (8, True)]
+)
+def test_only_the_bounds_are_warned_of(temperature: float, warned: bool) -> None:
+    assert bool(temperature_warning(temperature)) is warned
 
 
 @pytest.mark.parametrize("architecture", TRAINABLE)

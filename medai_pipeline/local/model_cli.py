@@ -11,7 +11,7 @@ import click
 
 from medai_pipeline import DISCLAIMER
 from medai_pipeline.local.attached import attached_services
-from medai_pipeline.local.terminal import console
+from medai_pipeline.local.terminal import console, printable
 
 if TYPE_CHECKING:
     pass
@@ -200,8 +200,11 @@ def models_retire(model: str, yes: bool) -> None:
 @models.command("convert")
 @click.argument("source", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
-def models_convert(source: Path, target: Path) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace TARGET where it is there already; never SOURCE itself.")
+def models_convert(source: Path, target: Path, overwrite: bool) -> None:
     """A PyTorch checkpoint (.pt, .pth, .ckpt) as safetensors, which is what MODEL_PATH takes. No code in it is run.
+
+    Says what else the checkpoint holds and was left out: an optimizer, a second network, figures.
 
     \b
     Examples:
@@ -209,8 +212,8 @@ def models_convert(source: Path, target: Path) -> None:
     """
     from medai_pipeline.models.checkpoint import convert
 
-    for line in convert(source, target):
-        click.echo(line)
+    for line in convert(source, target, overwrite):
+        click.echo(printable(line))
 
 
 @models.command("prepare")
@@ -264,7 +267,7 @@ def models_prepare(names: tuple[str, ...], candidates: tuple[str, ...], missing:
 @click.option("--size", default=224, show_default=True, help="Height and width of the input, in pixels.")
 @click.option("--multi-class", is_flag=True, help="Exactly one label an image (softmax); default: any number of them.")
 @click.option("--mirror", is_flag=True, help="Train on mirrored images too: only where left and right mean nothing.")
-@click.option("--epochs", default=30, show_default=True)
+@click.option("--epochs", default=30, show_default=True, type=click.IntRange(min=1))
 @click.option("--licence", default="the site's", show_default=True, help="Under which terms the weights may be used.")
 @click.option("--about", default="", help="A line on the data, for the card.")
 @click.option("--out", default=Path("trained"), show_default=True, type=click.Path(path_type=Path, file_okay=False))
@@ -276,7 +279,7 @@ def models_train(
 
     MANIFEST is a CSV with the columns file and labels ("A|B", empty for none) and, where there are any, patient, split
     (train, validation, test) and boxes ("A:x:y:width:height|..." in pixels), which teach the heatmaps where to point.
-    Weights, figures and cards are written to --out.
+    Weights, figures and cards are written to --out. What `medai models register` would refuse of the card is refused first.
 
     \b
     Examples:
@@ -287,6 +290,7 @@ def models_train(
     """
     from medai_pipeline.demo_training import measure_demo, train_demo
     from medai_pipeline.manifest_training import train_site
+    from medai_pipeline.models.metrics import temperature_warning
 
     if is_demo == (manifest is not None):
         raise click.UsageError("give a MANIFEST, or --demo")
@@ -300,4 +304,8 @@ def models_train(
             metrics = train_demo(name, out, seed, progress=progress)
         else:
             metrics = train_site(manifest, name, out, seed=seed, progress=progress, **given)
+    made: dict[str, Any] = metrics if is_demo else {name: metrics}
+    for model, facts in made.items():
+        if warning := temperature_warning(facts["temperature"]):
+            click.echo(f"{model}: {warning}", err=True)
     click.echo(json.dumps(metrics, indent=2))

@@ -6,6 +6,7 @@ from typing import Any
 
 from medai_pipeline.models.calibration import reliability_file
 from medai_pipeline.models.catalog import CatalogEntry
+from medai_pipeline.models.metrics import temperature_warning
 
 _CARD = """# {name} {version}
 
@@ -34,7 +35,7 @@ Seed {seed}, {epochs} epochs.
 
 Sensitivity and specificity are of studies at the threshold. Pointing: share of images rightly called positive whose
 class activation map has its maximum inside a true box grown by one map cell. Calibration error: how far probabilities of
-images lie from frequencies on the average (ECE, 15 bins); over all findings {calibration_error}.{normals}
+images lie from frequencies on the average (ECE, 15 bins); over all findings {calibration_error}.{normals}{warning}
 
 ![How often a finding was there, by predicted probability]({reliability})
 
@@ -76,7 +77,7 @@ def write_card(entry: CatalogEntry, facts: dict[str, Any], size_bytes: int) -> s
         for label, figures in held["classes"].items()
     )
     kind = _PHANTOMS if entry.demo else _MANIFEST
-    normals = held["normal_studies_called_normal"]
+    normals, warning = held["normal_studies_called_normal"], temperature_warning(facts["temperature"])
     return _CARD.format(
         headline=kind["headline"],
         data=kind["data"].format(name=entry.name, **training),
@@ -102,6 +103,7 @@ def write_card(entry: CatalogEntry, facts: dict[str, Any], size_bytes: int) -> s
         reliability=reliability_file(entry),
         calibration_error=held["calibration_error"],
         normals="" if normals is None else f" Normal studies called normal: {normals:.1%}.",
+        warning=f"\n\n**{warning}**" if warning else "",
         test_studies=held["studies"],
         test_images=held["images"],
         seed=training["seed"],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+TEMPERATURES = (0.25, 8.0)  # what one is looked for between
+
 
 def auc(scores: np.ndarray, truth: np.ndarray) -> float:
     """Area under the ROC curve by ranks (ties count half). NaN when one class is absent."""
@@ -54,12 +56,12 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def fit_calibration(logits: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
-    """The temperature (0.25 to 8) and the shifts (K,) of (N, K) logits with the least log loss of logits / T + shift.
+    """The temperature (of TEMPERATURES) and the shifts (K,) of (N, K) logits with the least log loss of logits / T + shift.
 
     Training shows findings more often than studies have them; the shift brings each class back to its frequency.
     """
     best = (np.inf, 1.0, np.zeros(logits.shape[1]))
-    for temperature in np.exp(np.linspace(np.log(0.25), np.log(8), 60)):
+    for temperature in _grid():
         scaled = logits / temperature
         shift = _shift_to_frequency(scaled, truth.mean(axis=0))
         z = scaled + shift
@@ -70,14 +72,34 @@ def fit_calibration(logits: np.ndarray, truth: np.ndarray) -> tuple[float, np.nd
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature (0.25 to 8) at which the softmax of (N, K) logits / T has the least log loss against one-hot truth."""
-    grid = np.exp(np.linspace(np.log(0.25), np.log(8), 60))
+    """The temperature (of TEMPERATURES) at which the softmax of (N, K) logits / T has the least log loss against one-hot truth."""
+    grid = _grid()
 
     def loss(temperature: float) -> float:
         z = logits.astype(np.float64) / temperature
         return float(np.mean(np.logaddexp.reduce(z, axis=1) - (truth * z).sum(axis=1)))
 
     return float(min(grid, key=loss))
+
+
+def _grid() -> np.ndarray:
+    return np.geomspace(*TEMPERATURES, 60)
+
+
+def temperature_warning(temperature: float) -> str:
+    """A sentence where a fitted temperature is a bound of what was looked through, else ""."""
+    low, high = TEMPERATURES
+    if low * 1.001 < temperature < high / 1.001:
+        return ""
+    why = (
+        "the network may have learnt nothing: train it longer, or on more images"
+        if temperature > 1
+        else "the validation split is too small or too easy to tell: add images to it"
+    )
+    return (
+        f"The temperature ended at its bound ({temperature:g}; looked for between {low:g} and {high:g}), so the"
+        f" probabilities are not calibrated; {why}."
+    )
 
 
 def _shift_to_frequency(logits: np.ndarray, frequency: np.ndarray, steps: int = 50) -> np.ndarray:
