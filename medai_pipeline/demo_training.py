@@ -206,8 +206,9 @@ def train_demo(
 def measure_demo(
     name: str = "all", out_dir: Path = PACKAGED_WEIGHTS, *, workers: int | None = None, progress: Progress | None = None
 ) -> dict[str, dict]:
-    """The held-out figures, card and reliability plot of demo models in `out_dir` again; their weights stay as they are."""
-    from medai_pipeline.models.evaluate import answers, write_calibration
+    """What the features of demo models in `out_dir` look like, their held-out figures, card and reliability plot again; their
+    weights stay as they are."""
+    from medai_pipeline.models.evaluate import measure_again
     from medai_pipeline.models.load import load
 
     results = {}
@@ -215,7 +216,10 @@ def measure_demo(
         facts = json.loads((Path(out_dir) / f"{model.name}-{model.version}.json").read_text(encoding="utf-8"))
         training = facts["training"]
         pool = workers or os.cpu_count() or 1
-        test = render_split(model.name, training["seed"], "test", training["held_out_studies"], pool, progress)
+        validation, test = (
+            render_split(model.name, training["seed"], split, training["held_out_studies"], pool, progress)
+            for split in ("validation", "test")
+        )
         known = dataclasses.replace(
             model,
             weights_sha256=facts["weights_sha256"],
@@ -223,7 +227,7 @@ def measure_demo(
             thresholds=tuple(facts["thresholds"]),
         )
         network = load(known, weights=Path(out_dir) / known.weights_file).network
-        results[model.name] = write_calibration(known, answers(known, network, test), Path(out_dir))
+        results[model.name] = measure_again(known, network, validation, test, Path(out_dir))
         if progress:
             progress(f"{model.name}: {_summary(results[model.name])}")
     return results

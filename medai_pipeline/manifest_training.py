@@ -21,6 +21,7 @@ import numpy as np
 from medai_pipeline.errors import CardRefused, DicomError, ManifestRefused
 from medai_pipeline.models.cards import from_card, write_toml
 from medai_pipeline.models.catalog import CatalogEntry, region
+from medai_pipeline.models.measured import calibration_of
 from medai_pipeline.models.samples import Sample, sample
 from medai_pipeline.records import InputContract, Placement
 
@@ -253,6 +254,7 @@ def train_manifest(
         temperature=made["temperature"],
         weights_sha256=made["weights_sha256"],
         features_sha256=made["features_sha256"],
+        calibration=calibration_of(made["held_out"], entry.multi_label),
     )
     card = Path(out_dir) / entry.weights_file
     card.with_name(f"{card.stem}.toml").write_text(write_toml(fitted), encoding="utf-8")

@@ -41,7 +41,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def described(path: Path, size: int = FEATURES, seed: int = 0) -> str:
     """A .features file; its SHA-256."""
     pooled = np.random.default_rng(seed).normal(size=(60, size))
-    familiarity.write(familiarity.with_limit(familiarity.fit(pooled), [pooled]), path)
+    familiarity.write(familiarity.described([pooled]), path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

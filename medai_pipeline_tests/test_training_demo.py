@@ -13,7 +13,7 @@ from medai_pipeline import demo_training
 from medai_pipeline.demo_training import measure_demo, render_split, samples_of, study_seed, train_demo
 from medai_pipeline.dicom.normalize import normalize
 from medai_pipeline.dicom.pixels import prepare
-from medai_pipeline.models import metrics
+from medai_pipeline.models import familiarity, metrics
 from medai_pipeline.models.catalog import catalog, entry
 from medai_pipeline.models.evaluate import answers, measure
 from medai_pipeline.models.load import load
@@ -84,10 +84,12 @@ def test_training_writes_weights_numbers_and_card_and_repeats_itself(tmp_path, m
     site = dataclasses.replace(entry("demo-chest-xray"), demo=False, weights_sha256=digest)
     assert load(site, tmp_path / "a").weights_sha256 == digest
     (tmp_path / "a" / f"{stem}.reliability.png").unlink()
+    (tmp_path / "a" / f"{stem}.features").unlink()
     card = (tmp_path / "a" / f"{stem}.md").read_text()
     again = measure_demo("demo-chest-xray", tmp_path / "a", workers=1)["demo-chest-xray"]
     assert again["held_out"] == first["demo-chest-xray"]["held_out"] and again["weights_sha256"] == digest
     assert (tmp_path / "a" / f"{stem}.reliability.png").is_file()
+    assert familiarity.read(tmp_path / "a" / f"{stem}.features", again["features_sha256"]) is not None
     assert (tmp_path / "a" / f"{stem}.md").read_text() == card
 
 

@@ -82,6 +82,8 @@ def test_it_learns_what_is_there_and_points_at_it(manifest: Path, tmp_path: Path
     assert made.thresholds == tuple(facts["thresholds"]) and made.weights_sha256 == facts["weights_sha256"]
     assert made.features_sha256 == facts["features_sha256"]
     assert load(made, tmp_path).familiarity is not None
+    assert made.calibration["error"] == facts["held_out"]["calibration_error"]
+    assert made.calibration["classes"] == [["Spot", held["calibration_error"]]]
 
 
 def test_a_patient_stays_in_one_split_and_stays_there_when_images_are_added(manifest: Path) -> None:

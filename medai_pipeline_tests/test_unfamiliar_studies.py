@@ -21,12 +21,12 @@ from medai_pipeline.triage.decide import triage
 DEMO = [known.name for known in catalog() if known.demo]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def known() -> familiarity.Familiarity:
     rng = np.random.default_rng(1)
     mixing = rng.normal(size=(6, 40))
     draw = lambda count: rng.normal(size=(count, 6)) @ mixing + 0.05 * rng.normal(size=(count, 40)) + 3  # noqa: E731
-    return familiarity.with_limit(familiarity.fit(draw(400), rank=6), [draw(5) for _ in range(300)])
+    return familiarity.described([draw(5) for _ in range(300)], rank=6)
 
 
 def test_what_is_like_training_stays_below_one_and_what_is_not_does_not(known: familiarity.Familiarity) -> None:
@@ -35,6 +35,17 @@ def test_what_is_like_training_stays_below_one_and_what_is_not_does_not(known: f
     assert known.novelty(near) < 1
     assert known.novelty(near + 8 * known.scales[0] * known.axes[0]) > 1, "far along a direction that training knows"
     assert known.novelty(near + 0.5 * rng.normal(size=40)) > 1, "off every direction that training knows"
+
+
+@pytest.mark.parametrize("count", [26, 60])
+def test_few_studies_do_not_make_the_limit_too_near_nor_too_far(count: int) -> None:
+    """Judged by a description of themselves they would be: then a fifth of new studies, and more, counts as unlike."""
+    rng = np.random.default_rng(3)
+    mixing = rng.normal(size=(30, 96))
+    draw = lambda many: list(rng.normal(size=(many, 1, 30)) @ mixing + 0.1 * rng.normal(size=(many, 1, 96)))  # noqa: E731
+    known = familiarity.described(draw(count))
+    assert np.mean([known.novelty(study) > 1 for study in draw(400)]) < 0.06
+    assert np.mean([known.novelty(6 * study) > 1 for study in draw(400)]) > 0.9
 
 
 def test_one_odd_image_does_not_make_a_study_unfamiliar(known: familiarity.Familiarity) -> None:

@@ -53,7 +53,7 @@ def models_list(as_json: bool) -> None:
 @click.argument("model", metavar="NAME[@VERSION]")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 def models_show(model: str, as_json: bool) -> None:
-    """All that the registry knows of a version: card, digest, measurements, who registered and promoted it.
+    """All that the registry knows of a version: card, digest, measurements, calibration, who registered and promoted it.
 
     \b
     Examples:
@@ -64,7 +64,7 @@ def models_show(model: str, as_json: bool) -> None:
     services = attached_services()
     name, _, version = model.partition("@")
     values = page.shown(services, services.registry.version(name, version))
-    click.echo(json.dumps(values, indent=2) if as_json else "\n".join(page.as_lines(values)))
+    click.echo(json.dumps(values, indent=2) if as_json else "\n".join(page.version_lines(values)))
 
 
 @models.command("register")
@@ -246,7 +246,7 @@ def models_prepare(names: tuple[str, ...], candidates: tuple[str, ...], missing:
 @click.argument("manifest", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--demo", "is_demo", is_flag=True, help="Train the demo models again, on synthetic phantoms.")
 @click.option(
-    "--measure-only", is_flag=True, help="With --demo: the held-out figures and cards again; the weights stay."
+    "--measure-only", is_flag=True, help="With --demo: held-out figures, features, cards again; the weights stay."
 )
 @click.option(
     "--model", "name", default="all", show_default=True, help="With --demo one model, or all; else the new name."

@@ -14,6 +14,7 @@ from medai_pipeline.local.study_commands import user
 from medai_pipeline.models.cards import read_card
 from medai_pipeline.models.catalog import CatalogEntry, catalog
 from medai_pipeline.models.load import features_path, weights_path
+from medai_pipeline.models.measured import is_measured
 from medai_pipeline.registering import entry_of, register, register_ensemble
 from medai_pipeline.settings import Settings
 
@@ -173,6 +174,33 @@ def as_table(rows: list[dict[str, Any]]) -> Table:
             row["weights"],
         )
     return table
+
+
+def version_lines(values: Mapping[str, Any]) -> list[str]:
+    """What `shown` gives, for a person: its calibration at the end, in words."""
+    card = dict(values["card"])
+    calibration = card.pop("calibration", {})
+    return [*as_lines({**values, "card": card}), *calibration_lines(calibration)]
+
+
+def calibration_lines(calibration: Mapping[str, Any]) -> list[str]:
+    """The error over all and of each class, and the bins of the reliability plot; another form as it stands in the card."""
+    if not calibration:
+        return [f"{'calibration':<20} the card has none: not measured, or registered before it was kept there"]
+    if not is_measured(calibration):
+        return as_lines({"calibration": calibration})
+    errors = [(f"over all ({calibration['over']})", calibration["error"]), *calibration["classes"]]
+    width = max(len(str(label)) for label, _ in errors)
+    return [
+        "calibration",
+        f"  expected calibration error on {calibration['images']} held-out images of {calibration['studies']} studies",
+        *(f"    {label!s:<{width}}  {error}" for label, error in errors),
+        "  reliability: said, observed (95 % interval), answers",
+        *(
+            f"    {said!s:<6}  {seen!s:<6} ({low} to {high})  {many}"
+            for said, seen, low, high, many in calibration["reliability"]
+        ),
+    ]
 
 
 def as_lines(values: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -35,7 +35,7 @@ Seed {seed}, {epochs} epochs.
 
 Sensitivity and specificity are of studies at the threshold. Pointing: share of images rightly called positive whose
 class activation map has its maximum inside a true box grown by one map cell. Calibration error: how far probabilities of
-images lie from frequencies on the average (ECE, 15 bins); over all findings {calibration_error}.{normals}{warning}
+images lie from frequencies on the average (ECE, 15 bins); {over} {calibration_error}.{normals}{warning}
 
 ![How often a finding was there, by predicted probability]({reliability})
 
@@ -58,6 +58,8 @@ _MANIFEST = {
 {training_images} images of {training_studies} patients for training; the test split holds {held_out_studies} patients.""",
     "limits": """Its figures hold for images like those of the manifest, from the same sources. Whoever uses it must test it on their own.""",
 }
+
+_OVER = {True: "over all findings", False: "of the most probable class (top label)"}
 
 
 def write_card(entry: CatalogEntry, facts: dict[str, Any], size_bytes: int) -> str:
@@ -101,6 +103,7 @@ def write_card(entry: CatalogEntry, facts: dict[str, Any], size_bytes: int) -> s
         licence=entry.licence,
         rows=rows,
         reliability=reliability_file(entry),
+        over=_OVER[entry.multi_label],
         calibration_error=held["calibration_error"],
         normals="" if normals is None else f" Normal studies called normal: {normals:.1%}.",
         warning=f"\n\n**{warning}**" if warning else "",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medai_pipeline.errors import ModelNotFound
+from medai_pipeline.models.measured import calibration_of
 from medai_pipeline.records import InputContract
 
 PROGRAMS = ("torchscript", "export")  # kinds that bring a graph of their own
@@ -32,6 +33,7 @@ class CatalogEntry:
     `aggregation` over a study's images: see `aggregation`. `members` makes it an ensemble: name@version -> weight.
     `weights_sha256` is None where the site supplies the weights, `features_sha256` where nobody has noted the file of what
     its training's features look like (`familiarity`). `dropout` is the head's, also for Monte Carlo sampling.
+    `calibration` is what training measured on held-out images (`measured`), {} where nobody has.
     """
 
     name: str
@@ -203,6 +205,7 @@ def _entry(row: Mapping[str, Any]) -> CatalogEntry:
         thresholds=thresholds,
         temperature=float(fitted.get("temperature", values.pop("temperature", 1.0))),
         weights_sha256=fitted.get("weights_sha256"),
+        calibration=calibration_of(fitted["held_out"], values["multi_label"]) if fitted else {},
         **values,
     )
 

@@ -101,11 +101,12 @@ def measure(entry: CatalogEntry, test: Answers) -> dict[str, Any]:
     probabilities = probabilities_of(test.logits, entry)
     scores, truth = test.study_scores(entry), test.study_truth()
     called = scores >= np.array(entry.thresholds)
+    overall = (probabilities, test.targets) if entry.multi_label else metrics.top_label(probabilities, test.targets)
     classes = {}
     for k, label in enumerate(entry.classes):
         use = test.weights[:, k] > 0
         classes[label] = {
-            "auc_images": _figure(metrics.auc(test.logits[use, k], test.targets[use, k])),
+            "auc_images": _figure(metrics.auc(probabilities[use, k], test.targets[use, k])),
             "auc_studies": _figure(metrics.auc(scores[:, k], truth[:, k])),
             "sensitivity_studies": _share(called[truth[:, k] > 0, k]),
             "specificity_studies": _share(~called[truth[:, k] == 0, k]),
@@ -116,8 +117,8 @@ def measure(entry: CatalogEntry, test: Answers) -> dict[str, Any]:
     normal = truth.max(axis=1) == 0
     return {
         "classes": classes,
-        "calibration_error": round(metrics.calibration_error(probabilities, test.targets), 4),
-        "reliability": metrics.reliability(probabilities, test.targets),
+        "calibration_error": round(metrics.calibration_error(*overall), 4),
+        "reliability": metrics.reliability(*overall),
         "normal_studies_called_normal": _share(~called[normal].any(axis=1)),
         "images": len(test.logits),
         "studies": len(truth),
@@ -134,34 +135,39 @@ def _figure(value: float) -> float | None:
 
 
 def _pointing(test: Answers, probabilities: np.ndarray, entry: CatalogEntry, k: int) -> float:
-    """Share of images rightly called positive whose map has its maximum in a true box, grown by one cell."""
+    """Share of images rightly called positive whose map has its maximum in a true box, grown by one cell.
+
+    Of images that have a box for the class alone: where nobody drew one nothing is known. NaN where there is none.
+    """
     hits = []
     for row in np.flatnonzero((test.targets[:, k] > 0) & (probabilities[:, k] >= entry.thresholds[k])):
         x, y = test.peaks[row, k]
         grow = test.cell
-        hits.append(
-            any(
-                x0 - grow <= x < x1 + grow and y0 - grow <= y < y1 + grow
-                for j, (x0, y0, x1, y1) in test.boxes[row]
-                if j == k
-            )
-        )
+        own = [box for j, box in test.boxes[row] if j == k]
+        if own:
+            hits.append(any(x0 - grow <= x < x1 + grow and y0 - grow <= y < y1 + grow for x0, y0, x1, y1 in own))
     return float(np.mean(hits)) if hits else float("nan")
 
 
-def write_familiarity(entry: CatalogEntry, known: Answers, held_out: Answers, out_dir: Path) -> None:
-    """What the features of validation images look like, and how far test studies stray from that: beside the weights."""
-    described = familiarity.with_limit(familiarity.fit(known.pooled), held_out.pooled_studies())
-    familiarity.write(described, out_dir / familiarity.features_file(entry))
+def write_familiarity(entry: CatalogEntry, validation: Answers, out_dir: Path) -> str:
+    """What the features of validation studies look like, and how far such studies stray from that, beside the weights.
+
+    Of the test studies nothing is taken: figures come from them. Returns the file's SHA-256.
+    """
+    path = out_dir / familiarity.features_file(entry)
+    familiarity.write(familiarity.described(validation.pooled_studies()), path)
+    return familiarity.digest_of(path.read_bytes())
 
 
-def write_calibration(entry: CatalogEntry, test: Answers, out_dir: Path) -> dict[str, Any]:
-    """Held-out figures again into the JSON file, the card and the plot of a model that was trained before, whose weights,
-    temperature and thresholds stay as they are."""
+def measure_again(
+    entry: CatalogEntry, network: Any, validation: Sequence[Any], test: Sequence[Any], out_dir: Path
+) -> dict[str, Any]:
+    """What its features look like, and held-out figures, again into the files of a model that was trained before, whose
+    weights, temperature and thresholds stay as they are."""
     path = out_dir / entry.weights_file.replace(".safetensors", ".json")
     facts = json.loads(path.read_text(encoding="utf-8"))
-    results = measure(entry, test)
-    facts["held_out"] = results
+    facts["features_sha256"] = write_familiarity(entry, answers(entry, network, validation), out_dir)
+    facts["held_out"] = measure(entry, answers(entry, network, test))
     _write(entry, facts, out_dir)
     return facts
 
@@ -195,15 +201,13 @@ def report(
     entry, gain = fitted(entry, known)
     with torch.no_grad():
         head_of(network).bias.add_(torch.from_numpy(gain).float())
-    held_out = answers(entry, network, test)
-    results = measure(entry, held_out)
+    results = measure(entry, answers(entry, network, test))
     data = save(weights_of(network))
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / entry.weights_file).write_bytes(data)
-    write_familiarity(entry, known, held_out, out_dir)
     facts = {
         "weights_sha256": hashlib.sha256(data).hexdigest(),
-        "features_sha256": familiarity.digest_of((out_dir / familiarity.features_file(entry)).read_bytes()),
+        "features_sha256": write_familiarity(entry, known, out_dir),
         "temperature": round(entry.temperature, 4),
         "thresholds": list(entry.thresholds),
         "training": training,

@@ -2,7 +2,7 @@
 
 The features of held-out images are described by their mean, their main directions and what is left beside these
 (a Gaussian of low rank; Lee 2018 uses the full one). `limit` is what hardly any held-out study reaches, so that a score of
-1 means: not like training. The numbers lie beside the weights, those of a registered version by their own SHA-256; a model
+1 means: not like training. Both come from the validation split; the test split is left for figures. The numbers lie beside the weights, those of a registered version by their own SHA-256; a model
 without them has no score.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from medai_pipeline.errors import WeightsRefused
 from medai_pipeline.models.catalog import CatalogEntry
 
 RANK = 24
+FOLDS = 10
 QUANTILE = 0.99  # of held-out studies that must stay below the limit
 SLACK = 1.15  # a few hundred studies do not show the far end of a distribution
 _LEAST = 1e-6
@@ -48,21 +49,29 @@ class Familiarity:
 
 
 def fit(pooled: np.ndarray, rank: int = RANK) -> Familiarity:
-    """The description of held-out images' features (N, D)."""
+    """The description of held-out images' features (N, D): at most `rank` directions, and no more than half of N can show."""
     pooled = np.asarray(pooled, np.float64)
     mean = pooled.mean(0)
     _, singular, axes = np.linalg.svd(pooled - mean, full_matrices=False)
-    rank = min(rank, len(axes))
+    rank = min(rank, len(axes), len(pooled) // 2)
     deviations = singular / np.sqrt(max(1, len(pooled) - 1))
     beside = np.sqrt((deviations[rank:] ** 2).sum() / max(1, pooled.shape[1] - rank))
     return Familiarity(mean, axes[:rank], np.maximum(deviations[:rank], _LEAST), max(float(beside), _LEAST))
 
 
-def with_limit(known: Familiarity, studies: Sequence[np.ndarray]) -> Familiarity:
-    """The same with the limit from other held-out studies, each its images' features (N, D)."""
-    scores = [float(np.median(known.distances(pooled))) for pooled in studies]
-    limit = SLACK * float(np.quantile(scores, QUANTILE))
-    return Familiarity(known.mean, known.axes, known.scales, known.rest, limit)
+def described(studies: Sequence[np.ndarray], rank: int = RANK) -> Familiarity:
+    """The description of held-out studies, each its images' features (N, D), and its limit.
+
+    For the limit each study is judged by a description of other ones (10 folds), as a new study will be: in a description of
+    itself every study lies too near. A single study has no others.
+    """
+    folds = min(FOLDS, len(studies))
+    scores: list[float] = []
+    for fold in range(folds):
+        others = [pooled for number, pooled in enumerate(studies) if number % folds != fold] or list(studies)
+        known = fit(np.concatenate(others), rank)
+        scores += [float(np.median(known.distances(pooled))) for pooled in studies[fold::folds]]
+    return replace(fit(np.concatenate(studies), rank), limit=SLACK * float(np.quantile(scores, QUANTILE)))
 
 
 def features_file(entry: CatalogEntry) -> str:

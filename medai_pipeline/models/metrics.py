@@ -19,8 +19,10 @@ def auc(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error over all classes: |confidence - frequency|, weighted by the bins' sizes."""
+    """Expected calibration error of all answers given: |confidence - frequency|, weighted by the bins' sizes. NaN of none."""
     flat, hits = probabilities.ravel(), truth.ravel().astype(float)
+    if not flat.size:
+        return float("nan")
     index = np.minimum((flat * bins).astype(int), bins - 1)
     error = 0.0
     for b in range(bins):
@@ -30,8 +32,18 @@ def calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 
     return float(error)
 
 
+def top_label(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of exclusive classes (N, K) the most probable one's probability (N,), and whether it is the true one (N,).
+
+    Its calibration error is the usual one of a softmax (Guo et al. 2017). Over all K answers flattened it would be small
+    merely because most classes are rightly said to be improbable.
+    """
+    top = probabilities.argmax(axis=1)[:, None]
+    return np.take_along_axis(probabilities, top, 1)[:, 0], np.take_along_axis(truth, top, 1)[:, 0]
+
+
 def reliability(probabilities: np.ndarray, truth: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
-    """The bins of a reliability plot over all classes that hold anything: mean `confidence`, `frequency` of the finding,
+    """The bins of a reliability plot of all answers given that hold anything: mean `confidence`, `frequency` of the finding,
     how `many` answers, and the frequency's 95 % interval `low` to `high` (Wilson 1927)."""
     flat, hits = probabilities.ravel().astype(float), truth.ravel().astype(float)
     index = np.minimum((flat * bins).astype(int), bins - 1)
