@@ -160,7 +160,7 @@ def test_a_network_whose_head_sees_more_than_a_mean_is_refused_before_any_image_
         (("--model", "x y"), "name must be letters, digits"),
         (("--version", "1/2"), "version must be letters, digits"),
         (("--licence", ""), "licence is empty"),
-        (("--size", 0), "contract needs a size above 0"),
+        (("--size", 0), "contract.height and contract.width must lie between"),
         (("--licence", "\U0001f600"), "what no TOML file can hold"),
         (("--set", "block_args=null"), "what no TOML file can hold"),
         (("--model", "x y", "--modality", "QQ"), "name must be letters, digits and . _ + - (at most 64); modality QQ"),
