@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -239,16 +240,17 @@ def write_report(report: Report, folder: Path) -> None:
 
 def write_file(path: Path, data: bytes) -> None:
     """Whole or not at all, for its owner alone (0600, new folders 0700). Raises StorageFull with what to do."""
-    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    for folder in reversed(missing):
-        folder.mkdir(mode=0o700, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
+        missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(mode=0o700, exist_ok=True)
         temporary.touch(mode=0o600)
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong first is what a person needs to know
+            temporary.unlink(missing_ok=True)
         raise StorageFull(
             f"cannot write to the output folder ({error.strerror}): make room or choose another --out"
         ) from error

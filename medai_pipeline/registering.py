@@ -200,7 +200,10 @@ def pairs_of(rows: Sequence[ModelRow]) -> list[tuple[str, str]]:
     against the active versions in whose place it would be."""
     active = [(row, entry_of(row)) for row in rows if row.state == "active"]
     found = [
-        (old, row.label) for row, _ in active if not row.backfill_since for old in filter(None, row.replaced.split(","))
+        (old, row.label)
+        for row, _ in active
+        if not row.backfill_since
+        for old in filter(None, f"{row.replaced},{row.behind}".split(","))
     ]
     for row in rows:
         if row.state == "shadow":

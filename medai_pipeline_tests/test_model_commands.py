@@ -40,6 +40,9 @@ def test_a_version_is_registered_shown_promoted_and_retired(home: Path, tmp_path
     assert "already" not in done.output
     promoted = medai("promote", "demo-brain-mr@2", "--yes")
     assert "demo-brain-mr@2 is active" in promoted.output
+    again = medai("promote", "demo-brain-mr@2", "--yes")
+    assert again.exit_code == 1 and "is active already; `medai backfill --model demo-brain-mr@2`" in again.output
+    assert "older study" not in again.output
     (row,) = json.loads(medai("list", "--json").output)
     assert (row["state"], row["weights"], row["for"]) == ("active", "here", ["MR BRAIN"])
     assert row["measured"]["images_per_second"] > 0
@@ -49,7 +52,8 @@ def test_a_version_is_registered_shown_promoted_and_retired(home: Path, tmp_path
         "eager",
         "onnxruntime",
     }
-    assert "images_per_second" in medai("show", "demo-brain-mr").output
+    told = medai("show", "demo-brain-mr").output
+    assert "images_per_second" in told and "backend onnxruntime" in told and "{" not in told
     assert medai("retire", "demo-brain-mr@2").exit_code == 1  # asked, and nobody answered
     assert "retired" in medai("retire", "demo-brain-mr@2", "--yes").output
     services = Services(read_settings())

@@ -95,6 +95,7 @@ def test_what_receives_logs_as_the_other_services_do(
     (dataset,) = made_study(1)
     service.start(MEDAI_LOG_FORMAT="json", ORTHANC_URL=f"http://127.0.0.1:{free_port()}")
     assert service.process and core_bytes(service.process.pid) == ["0", "0"]
+    until(service.inbox.is_dir)  # it answers on its port before that
     (service.inbox / "IM0").write_bytes(file_bytes(dataset))
     until(lambda: "tried again" in service.log.read_text())
     lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]

@@ -237,6 +237,7 @@ def test_the_inbox_of_the_service_is_emptied_and_nothing_lies_in_clear(service: 
     (dataset,) = made_study(1)
     marker = str(dataset.PatientID).encode()
     service.start(ORTHANC_URL=f"http://127.0.0.1:{free_port()}")
+    until(service.inbox.is_dir)
     (service.inbox / "IM0").write_bytes(file_bytes(dataset))
     until(lambda: not list(service.inbox.iterdir()))
     spooled = [path for path in service.home.rglob("*") if path.is_file()]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medai_pipeline import DISCLAIMER
+from medai_pipeline.errors import ModelError
 from medai_pipeline.local.attached import attached_services
 from medai_pipeline.local.terminal import console, printable
 
@@ -125,7 +126,12 @@ def models_promote(model: str, shadow: bool, new_only: bool, yes: bool) -> None:
 
     services = attached_services()
     name, version = page.split(model)
-    page.require_weights(services.registry.version(name, version), services)
+    row = services.registry.version(name, version)
+    page.require_weights(row, services)
+    if row.state == "active" and not shadow:
+        raise ModelError(
+            f"{model} is active already; `medai backfill --model {model}` reads older studies again with it"
+        )
     if shadow:
         services.registry.shadow(name, version, user(), services.now())
         click.echo(f"{model} is asked beside the active version from now on")

@@ -209,6 +209,9 @@ def as_lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
             lines += [f"{indent}{name}", *as_lines(value, f"{indent}  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            rows = [", ".join(f"{key} {of}" for key, of in row.items() if of not in (None, "", [])) for row in value]
+            lines += [f"{indent}{name}", *(f"{indent}  {row}" for row in rows)]
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             lines.append(

@@ -84,7 +84,7 @@ def prepare(
             kept.replace(folder)
     except OSError as error:
         raise ModelError(
-            f"cannot keep what was prepared under {folder.parent} ({error.strerror}): make room"
+            f"cannot keep what was prepared under {folder.parent} ({error.strerror}): make room, or let this user write there"
         ) from error
     log.info("%s@%s: %s serves, %.1f times plain torch", entry.name, entry.version, best, summary.times_eager)
     return summary

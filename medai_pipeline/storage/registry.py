@@ -115,12 +115,15 @@ class Registry:
             for other in before:
                 self._move(connection, other, REGISTERED, actor, replaced_by=row.label)
             labels = tuple(other.label for other in before)
-            # where the backfill of one had not ended, what it took the place of is replaced by this one, too
-            behind = [label for other in before if other.backfill_since for label in other.replaced.split(",")]
-            replaced = [label for label in dict.fromkeys((*labels, *behind)) if label not in {"", row.label}]
+            # where the backfill of one had not ended, this one reads what the versions before that have read
+            older = [f"{other.replaced},{other.behind}" for other in before if other.backfill_since]
+            behind = [
+                label for label in dict.fromkeys(",".join(older).split(",")) if label not in {"", row.label, *labels}
+            ]
             self._move(
                 connection, row, ACTIVE, actor, replaces=list(labels), promoted_by=actor, promoted_at=now,
-                backfill_since=now if backfill else None, replaced=",".join(replaced),
+                backfill_since=now if backfill else None, replaced=",".join(labels),
+                behind=",".join(behind),
             )  # fmt: skip
             return labels
 

@@ -121,7 +121,8 @@ class ProgressRow:
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """One version in the registry. `replaced`: name@version of what it took the place of, with commas."""
+    """One version in the registry. `replaced`: name@version of what it took the place of, with commas; `behind`: of the
+    versions before that, whose studies it reads because a backfill had not ended."""
 
     name: str
     version: str
@@ -137,6 +138,7 @@ class ModelRow:
     promoted_at: datetime | None
     backfill_since: datetime | None
     replaced: str
+    behind: str
 
     @property
     def label(self) -> str:

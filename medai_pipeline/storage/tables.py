@@ -141,6 +141,7 @@ models = sa.Table(
     _time("promoted_at"),
     _time("backfill_since"),  # older studies are to be computed again by it, since then
     _text("replaced"),  # name@version of what it took the place of, with commas
+    _text("behind"),  # the same of those before, whose studies it reads because a backfill had not ended
     sa.CheckConstraint("state IN ('registered', 'shadow', 'active', 'retired')", name="models_state"),
 )
 

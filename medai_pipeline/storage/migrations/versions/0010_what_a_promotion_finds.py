@@ -25,6 +25,7 @@ def upgrade() -> None:
         ADD COLUMN read_weights text NOT NULL GENERATED ALWAYS AS ({WEIGHTS}) STORED
     """)
     op.execute("CREATE INDEX reports_read_by ON medai.reports (read_by)")
+    op.execute("ALTER TABLE medai.models ADD COLUMN behind text NOT NULL DEFAULT ''")
     op.execute("ALTER TABLE medai.studies ADD COLUMN read_kinds jsonb NOT NULL DEFAULT '[]'")
     # Of what was read before: as its images say, the most frequent first. What names no body part goes with its modality.
     op.execute("""
@@ -60,6 +61,7 @@ def downgrade() -> None:
     op.execute("ALTER TABLE medai.inference_results ENABLE TRIGGER USER")
     _once(ONCE)
     op.execute("ALTER TABLE medai.studies DROP COLUMN read_kinds")
+    op.execute("ALTER TABLE medai.models DROP COLUMN behind")
     op.execute("ALTER TABLE medai.reports DROP COLUMN read_by, DROP COLUMN read_weights")
 
 
