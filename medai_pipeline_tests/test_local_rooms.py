@@ -243,6 +243,9 @@ def test_a_program_that_is_not_there_is_a_stack_error(supervisor: Supervisor) ->
 def test_leftovers_of_a_killed_supervisor_are_ended_by_their_records(supervisor: Supervisor, home: Home) -> None:
     supervisor.start(sleeper("left"))
     pid = supervisor.pids()["left"]
+    deadline = time.monotonic() + 20
+    while not (home.run / "left.json").is_file():  # it is written just after the process has begun
+        assert time.monotonic() < deadline
     record = json.loads((home.run / "left.json").read_text())
     supervisor.stop()
     orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
