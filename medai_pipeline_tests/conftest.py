@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-PLUGINS = ("postgres", "orthanc", "pipeline", "browser", "versions_in_use", "dcmtk", "web", "reading_room")
+PLUGINS = (
+    "postgres",
+    "orthanc",
+    "pipeline",
+    "browser",
+    "versions_in_use",
+    "dcmtk",
+    "web",
+    "reading_room",
+    "fresh_services",
+)
 pytest_plugins = [f"medai_pipeline_tests.{name}" for name in PLUGINS]
 
 ROOT = Path(__file__).resolve().parents[1]

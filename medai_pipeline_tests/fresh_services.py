@@ -1,4 +1,4 @@
-"""Services over a home and a database of a test's own, without the web and without Dagster."""
+"""Services over a home and a database of a test's own, without the web and without Dagster; also as a command finds them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
@@ -21,3 +23,12 @@ def fresh_services(home: Path, database_url: str, **settings: Any) -> Iterator[S
         yield made
     finally:
         made.engine.dispose()
+
+
+@pytest.fixture
+def cli_services(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    """Those that `medai` finds: the environment names their home and database."""
+    monkeypatch.setenv("MEDAI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    with fresh_services(tmp_path / "home", database_url) as made:
+        yield made

@@ -17,9 +17,7 @@ from medai_pipeline.models.catalog import catalog, entry
 from medai_pipeline.models.measured import calibration_of
 from medai_pipeline.registering import entry_of, register, register_packaged
 from medai_pipeline.services import Services
-from medai_pipeline.settings import read_settings
 from medai_pipeline.stages.registration import examine
-from medai_pipeline.storage.keys import SiteKeys
 from medai_pipeline_tests.model_versions import CARD, small_network, write_weights
 
 BINS = [{"confidence": 0.1, "frequency": 0.15, "low": 0.05, "high": 0.3, "many": 40}]
@@ -32,36 +30,30 @@ HELD_OUT: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def site(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Services:
-    SiteKeys.load(None, tmp_path / "home" / "keys" / "site.key", create=True)
-    monkeypatch.setenv("MEDAI_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    return Services(read_settings())
-
-
 def shown(*arguments: str) -> str:
     result = CliRunner().invoke(main, ["models", "show", *arguments])
     assert result.exit_code == 0, result.output
     return result.output
 
 
-def test_the_registry_keeps_it_and_show_says_it(site: Services, tmp_path: Path) -> None:
+def test_the_registry_keeps_it_and_show_says_it(cli_services: Services, tmp_path: Path) -> None:
     measured = calibration_of(HELD_OUT, multi_label=True)
     (tmp_path / "card.toml").write_text(write_toml(replace(from_card(CARD), calibration=measured)))
     weights = write_weights(tmp_path, small_network())
     made = examine(read_card(tmp_path / "card.toml"), weights, accept_maps=True)
-    assert register(site.registry, made, site.settings.models_path, "ann", site.now())
-    assert entry_of(site.registry.version("small-chest", "1")).calibration == measured
-    assert not register(site.registry, made, site.settings.models_path, "ann", site.now()), "the same card"
+    assert register(cli_services.registry, made, cli_services.settings.models_path, "ann", cli_services.now())
+    assert entry_of(cli_services.registry.version("small-chest", "1")).calibration == measured
+    assert not register(cli_services.registry, made, cli_services.settings.models_path, "ann", cli_services.now()), (
+        "the same card"
+    )
     lines = [line.split() for line in shown("small-chest@1").splitlines()]
     for words in ("over all (each class) 0.0275", "Pneumothorax 0.0312", "0.1 0.15 (0.05 to 0.3) 40"):
         assert words.split() in lines
     assert json.loads(shown("small-chest@1", "--json"))["card"]["calibration"] == measured
 
 
-def test_the_packaged_models_bring_theirs(site: Services) -> None:
-    register_packaged(site.registry, (), site.settings.models_path, site.now())
+def test_the_packaged_models_bring_theirs(cli_services: Services) -> None:
+    register_packaged(cli_services.registry, (), cli_services.settings.models_path, cli_services.now())
     for known in (model for model in catalog() if model.demo):
         held = json.loads(known.card.with_suffix(".json").read_text())["held_out"]
         lines = [line.split() for line in shown(f"{known.name}@1").splitlines()]

@@ -315,9 +315,7 @@ def test_a_backfill_that_gets_nowhere_stops_and_says_how_to_go_on(pipeline: Pipe
 def test_very_many_studies_come_in_backfills_one_after_another_the_last_reported_first(
     pipeline: Pipeline, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_sensors, "STUDIES_AT_ONCE", 2)
-    monkeypatch.setattr(model_sensors, "MARKED_AT_ONCE", 1)
-    monkeypatch.setattr(model_choice, "EVENTS_AT_ONCE", 1)
+    _few_at_once(monkeypatch, studies=2)
     keys = []
     for seed in (566, 567, 568, 569):
         keys += pipeline.send(film(seed))
@@ -338,9 +336,7 @@ def test_very_many_studies_come_in_backfills_one_after_another_the_last_reported
 def test_all_studies_of_a_promotion_are_marked_while_its_first_backfill_runs(
     pipeline: Pipeline, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_sensors, "STUDIES_AT_ONCE", 1)
-    monkeypatch.setattr(model_sensors, "MARKED_AT_ONCE", 1)
-    monkeypatch.setattr(model_choice, "EVENTS_AT_ONCE", 1)
+    _few_at_once(monkeypatch, studies=1)
     keys = pipeline.send(film(571), film(572), film(573))
     pipeline.work()
     models.promote(models.register("2"))
@@ -357,6 +353,13 @@ def test_all_studies_of_a_promotion_are_marked_while_its_first_backfill_runs(
     assert marked == [1, 2, 3]
     monkeypatch.setattr(Changes, "read_studies", None)  # all are not read every few seconds for days
     assert models.sensor() == [] and "its backfill is under way" in models.skipped
+
+
+def _few_at_once(monkeypatch: pytest.MonkeyPatch, studies: int) -> None:
+    """A backfill takes so many studies, and one is marked at a time."""
+    monkeypatch.setattr(model_sensors, "STUDIES_AT_ONCE", studies)
+    monkeypatch.setattr(model_sensors, "MARKED_AT_ONCE", 1)
+    monkeypatch.setattr(model_choice, "EVENTS_AT_ONCE", 1)
 
 
 def _studies_of(request: dg.RunRequest) -> set[str]:

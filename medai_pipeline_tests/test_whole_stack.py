@@ -36,6 +36,7 @@ from medai_pipeline.records import StudyState
 from medai_pipeline.services import Services
 from medai_pipeline.settings import read_settings
 from medai_pipeline_tests.conftest import ROOT, missing
+from medai_pipeline_tests.marker_search import database_text, holds
 from medai_pipeline_tests.model_versions import demo_version
 from medai_pipeline_tests.stack_process import folder_for_a_stack
 from medai_pipeline_tests.versions_in_use import register_unexamined
@@ -333,16 +334,6 @@ def graphql(stack: Running, field: str, wanted: str) -> dict[str, Any]:
     return dict(found)
 
 
-NEW_UIDS = re.compile(rb"2\.25\.[0-9]{20,39}")  # of 39 drawn digits eight may be anybody's birth date
-
-
-def holds(data: bytes, marker: str) -> bool:
-    """Whether a marker lies in there; one of digits alone not inside of a new UID."""
-    if marker.encode() not in data:
-        return False
-    return not marker.isdigit() or marker.encode() in NEW_UIDS.sub(b"", data)
-
-
 def test_planted_identities_are_nowhere_but_in_the_pacs(stack: Running, tmp_path: Path) -> None:
     keys = stack.send(film(401, burned_in=True), make_study("brain-mr", 402, slices=4))
     stack.wait_reported(keys)
@@ -365,6 +356,13 @@ def test_planted_identities_are_nowhere_but_in_the_pacs(stack: Running, tmp_path
     assert [m for m in markers if holds(names.encode(), m)] == []
 
 
+def test_a_date_is_found_anywhere_but_inside_a_new_uid() -> None:
+    uid = b"2.25.173413899719880920218558851002384793985"
+    assert not holds(b"<" + uid + b">", "19880920")
+    for data in (uid + b" 19880920", b"19880920123000", b"1.2.3.19880920", b"2.25.19880920"):
+        assert holds(data, "19880920")
+
+
 def test_the_search_would_find_a_marker_in_the_database(stack: Running) -> None:
     """A search that can fail: the plain marker, stored once, is found by the same means."""
     url = stack.services.settings.database_url or ""
@@ -373,22 +371,6 @@ def test_the_search_would_find_a_marker_in_the_database(stack: Running) -> None:
     assert b"ZZMARKplanted" in database_text(url)
     with psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)) as c:
         c.execute("DROP TABLE public.planted")
-
-
-def database_text(url: str) -> bytes:
-    """Every row of every table of every schema, as text (bytea as its bytes)."""
-    parts: list[bytes] = []
-    with psycopg.connect(
-        make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    ) as connection:
-        tables = connection.execute(
-            "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE'"
-            " AND table_schema NOT IN ('pg_catalog', 'information_schema')"
-        ).fetchall()
-        for schema, table in tables:
-            for row in connection.execute(f'SELECT * FROM "{schema}"."{table}"'):  # type: ignore[arg-type]
-                parts += [v if isinstance(v, bytes) else str(v).encode() for v in row if v is not None]
-    return b"\n".join(parts)
 
 
 def test_the_audit_chain_holds_over_all_that(stack: Running) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,9 +13,6 @@ from medai_pipeline import DISCLAIMER
 from medai_pipeline.errors import ModelError
 from medai_pipeline.local.attached import attached_services
 from medai_pipeline.local.terminal import console, printable
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.group()
